@@ -1,0 +1,67 @@
+"""What readers need again and again."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Iterator, Sequence
+
+from ..errors import DataError
+
+__all__ = ["scan", "table"]
+
+
+class Row(dict):
+    """A table's row; a missing column is an error that names file, line and columns."""
+
+    def __init__(self, values: dict[str, str], path: Path, line: int):
+        super().__init__(values)
+        self.path, self.line = path, line
+
+    def __missing__(self, column):
+        raise DataError(f"{self.path}, line {self.line}: no column {column!r}; found {', '.join(map(repr, self))}")
+
+
+def table(path: Path, columns: Sequence[str] | None = None, delimiter: str | None = None) -> Iterator[Row]:
+    """Rows of a text table as dicts of strings.
+
+    columns    names, where the file has no header; rows may have fewer cells than names (those keys are absent), not more
+    delimiter  default: tab, semicolon or comma, whichever the first line has, in this order
+    """
+    path = Path(path)
+    try:
+        handle = path.open(newline="", encoding="utf-8-sig")
+    except OSError as error:
+        raise DataError(f"{path}: expected a table, but it cannot be read: {error.strerror}") from None
+    with handle:
+        try:
+            first = handle.readline()
+            handle.seek(0)
+            if delimiter is None:
+                delimiter = next((mark for mark in "\t;," if mark in first), ",")
+            rows = csv.reader(handle, delimiter=delimiter)
+            names = list(columns) if columns else next(rows, None)
+            if not names:
+                raise DataError(f"{path}: expected a header line, found an empty file")
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise DataError(f"{path}, line 1: columns given twice: {', '.join(twice)}")
+            for cells in rows:
+                if not cells or cells == [""]:
+                    continue
+                if len(cells) > len(names) or (not columns and len(cells) < len(names)):
+                    raise DataError(f"{path}, line {rows.line_num}: expected {len(names)} cells ({', '.join(names)}), found {len(cells)}")
+                yield Row(dict(zip(names, cells)), path, rows.line_num)
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise DataError(f"{path}: expected a table in UTF-8: {error}") from None
+
+
+def scan(root: Path, pattern: str) -> list[Path]:
+    """Paths below `root` that match a glob pattern ("*/*.wav"), sorted; none is an error."""
+    root = Path(root)
+    if not root.is_dir():
+        raise DataError(f"{root}: expected a folder, found {'a file' if root.exists() else 'nothing there'}")
+    found = sorted(path for path in root.glob(pattern) if path.is_file())
+    if not found:
+        raise DataError(f"{root}: expected files matching {pattern!r}, found none")
+    return found
