@@ -1,0 +1,190 @@
+"""The chain of an input: signal steps, extractor, feature steps; where it is cut, and how its rest runs.
+
+    clip ─► decode ─► signal steps ─► extractor ─► feature steps ─► row of a batch
+            └────────── prefix, stored ──────────┘ └── rest, per epoch ──┘
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any, Callable, Iterator, Mapping
+
+import numpy as np
+
+from ..errors import ClipError, ExperimentError, MtcoreError, PluginError
+from ..plugin import Axis, Context, Moved, Prepared, Step
+from ..reading.decode import DECODER_REVISION
+from ..streams import stream
+
+__all__ = ["Array", "Chain", "Draw"]
+
+
+@dataclass(frozen=True)
+class Array:
+    """An array with what is known of it: `rate` in Hz for signals, `axis` for features; what was at t seconds of the clip is at
+    (t - by) * speed. `frames` is (first, number) where it is one window of the clip."""
+
+    data: np.ndarray
+    rate: float | None = None
+    axis: Axis | None = None
+    by: float = 0.0
+    speed: float = 1.0
+    frames: tuple[int, int] | None = None
+
+    def layout(self) -> tuple:
+        """What a step is prepared for: everything but the length in time."""
+        timed = self.rate is not None or self.axis is not None
+        return self.rate, self.axis, (*self.data.shape[:-1], None) if timed and self.data.ndim else self.data.shape
+
+
+@dataclass(frozen=True)
+class Draw:
+    """For which part and from which stream random steps draw; `None` in place of a draw means their `off` form."""
+
+    seed: int
+    epoch: int
+    clip: str
+    part: str
+    input: str = ""
+
+
+@dataclass
+class Chain:
+    """The steps of one input for one dataset. `shared` is how many leading steps are drawn alike for all inputs."""
+
+    steps: tuple[Step, ...]
+    shared: int = 0
+    _prepared: dict = field(default_factory=dict, repr=False)
+
+    def __post_init__(self):
+        kinds = [step.component.kind for step in self.steps]
+        if kinds.count("extractor") != 1:
+            raise ExperimentError("an input has exactly one extractor")
+        self.extractor = kinds.index("extractor")
+        self.cut, self.reason = len(self.steps), "every step is deterministic and without fitted state: all of it is stored"
+        for position, step in enumerate(self.steps):
+            why = ("is random" if step.random else "is fitted" if step.fitted else "acts in some parts only" if step.parts
+                   else "cuts windows, which are views" if getattr(step.component, "window", False) else "")
+            if why:
+                self.cut, self.reason = position, f"{step.id} {why}"
+                break
+        windows = [i for i, step in enumerate(self.steps) if getattr(step.component, "window", False)]
+        if len(windows) > 1:
+            raise ExperimentError("at most one step `window` per input; found " + ", ".join(self.steps[i].id for i in windows))
+        self.window = windows[0] if windows else None
+
+    @property
+    def prefix(self) -> dict[str, Any]:
+        """The stored prefix in readable form."""
+        return {"decoder": DECODER_REVISION, "steps": [step.described() for step in self.steps[:self.cut]]}
+
+    @property
+    def key(self) -> str:
+        """Digest of the prefix: the store's key."""
+        return blake2b(json.dumps(self.prefix, sort_keys=True, default=list).encode(), digest_size=12).hexdigest()
+
+    def fitted(self) -> list[int]:
+        return [i for i, step in enumerate(self.steps) if step.fitted]
+
+    def run(self, array: Array, first: int, last: int, states: Mapping[int, dict], draw: Draw | None = None,
+            window: int | None = None) -> Array:
+        """Apply steps first … last-1. `states` by position; `window` chooses the window where the chain has one."""
+        for position in range(first, last):
+            step = self.steps[position]
+            if position == self.window:
+                array = self._slice(position, array, states, window)
+                continue
+            rng = None
+            if step.random:
+                if draw is not None and step.acts_in(draw.part):
+                    scope = "" if position < self.shared else draw.input
+                    tail = (window,) if self.window is not None and position > self.window and window is not None else ()
+                    rng = stream(draw.seed, "step", step.id, scope, draw.epoch, draw.clip, *tail)
+                if rng is None or (step.p < 1 and rng.random() >= step.p):
+                    array = self._call(position, array, states, rng=None, off=True)
+                    continue
+            elif step.parts and draw is not None and not step.acts_in(draw.part):
+                continue
+            array = self._call(position, array, states, rng)
+        return array
+
+    def prepared(self, position: int, array: Array) -> Any:
+        """What the step became for arrays of this layout."""
+        rate, axis, shape = layout = array.layout()
+        known = self._prepared.get((position, layout))
+        if known is None:
+            step = self.steps[position]
+            try:
+                if position == self.extractor:
+                    known = (step.component.prepare(rate), step.component.axis(rate))
+                else:
+                    known = step.component.prepare(Context(shape, rate, axis))
+            except MtcoreError as error:
+                raise type(error)(f"{step.id}: {error}") from error
+            self._prepared[position, layout] = known
+        return known
+
+    def _call(self, position: int, array: Array, states: Mapping[int, dict], rng, off: bool = False) -> Array:
+        step, known = self.steps[position], self.prepared(position, array)
+        try:
+            if position == self.extractor:
+                data = known[0](array.data)
+                return Array(_checked(step, data), None, known[1], array.by, array.speed)
+            state = states.get(position, {})
+            if off and step.component.random:
+                result = known.off(array.data, state) if known.off else array.data
+            elif off:
+                return array
+            else:
+                result = known.apply(array.data, state, rng)
+        except MtcoreError as error:
+            raise type(error)(f"{step.id}: {error}") from error
+        except (MemoryError, KeyboardInterrupt):
+            raise
+        except Exception as error:
+            raise PluginError(f"{step.name} failed on an array of shape {array.data.shape}: {type(error).__name__}: {error}") from error
+        by, speed = 0.0, 1.0
+        if isinstance(result, Moved):
+            result, by, speed = result
+        return Array(_checked(step, result), known.rate, known.axis, array.by + by / array.speed, array.speed * speed, array.frames)
+
+    def _slice(self, position: int, array: Array, states: Mapping[int, dict], window: int | None) -> Array:
+        known = self.prepared(position, array)
+        first, frames = known.slice(array.data.shape, window or 0, states.get(position, {}))
+        return Array(array.data[..., first:first + frames], array.rate, array.axis, array.by, array.speed, (first, frames))
+
+    def windows(self, array: Array, states: Mapping[int, dict]) -> int:
+        """How many windows an array as it stands before the step `window` has."""
+        return int(self.prepared(self.window, array).count(array.data.shape, states.get(self.window, {})))
+
+    def fit(self, position: int, arrays: Callable[[], Iterator[Array]], sums: Callable[[], Any] | None) -> dict[str, np.ndarray]:
+        """State of a fitted step from the training arrays as they stand before it; from their sums where that is enough."""
+        source = arrays()
+        start = next(source, None)
+        if start is None:
+            raise ExperimentError(f"{self.steps[position].id}: no training clip to fit on")
+        known: Prepared = self.prepared(position, start)
+        if sums is not None and known.fit_sums is not None:
+            found = sums()
+            state = known.fit_sums(found) if found is not None else None
+            if state is not None:
+                return state
+        return known.fit(array.data for array in _chain(start, source))
+
+
+def _chain(first: Array, rest: Iterator[Array]) -> Iterator[Array]:
+    yield first
+    yield from rest
+
+
+def _checked(step: Step, data: Any) -> np.ndarray:
+    if not isinstance(data, np.ndarray):
+        raise PluginError(f"{step.name} must give a numpy array; found {type(data).__name__}")
+    if data.dtype != np.float32:
+        data = data.astype(np.float32)
+    if not data.size:
+        raise ClipError(f"{step.id}: nothing is left of it (shape {data.shape})")
+    return np.ascontiguousarray(data)
+

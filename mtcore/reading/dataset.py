@@ -1,0 +1,147 @@
+"""A dataset as an experiment sees it: what the reader declares, renamed, mapped and checked once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Iterable, Mapping, Sequence
+
+from ..clip import Clip
+from ..errors import DataError, ExperimentError
+from ..plugin import Named, Task
+
+__all__ = ["Dataset", "TaskUse", "join_tasks", "read"]
+
+
+@dataclass(frozen=True)
+class TaskUse:
+    """How an experiment uses one task of a reader: under which name, with which labels ("" removes a label)."""
+
+    source: str
+    name: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Clips in reading order with the targets of the chosen tasks; `dropped` says what was left out and why, `mapped`
+    names the tasks whose labels the experiment mapped."""
+
+    name: str
+    reader: Named
+    root: Path
+    tasks: Mapping[str, Task]
+    clips: tuple[Clip, ...]
+    dropped: tuple[str, ...] = ()
+    mapped: frozenset[str] = frozenset()
+
+    def key(self, index: int) -> str:
+        """The clip's name among all datasets."""
+        return f"{self.name}/{self.clips[index].id}"
+
+    def group(self, index: int, name: str | None) -> str | None:
+        return self.clips[index].groups.get(name) if name else None
+
+
+def read(name: str, reader: Named, root: Path, uses: Sequence[TaskUse] | None = None) -> Dataset:
+    """All clips of a dataset, with ids, targets and task names checked; `uses` None takes every declared task as it is.
+
+    Raises `DataError` for what the reader got wrong or the folder lacks, `ExperimentError` for a task it does not declare.
+    """
+    if not root.exists() and not getattr(reader.component, "generated", False):
+        raise DataError(f"dataset {name}: expected recordings below {root}, found nothing there; "
+                        f"`mtcore info {reader.name}` says how to get them")
+    declared = {}
+    for task in reader.component.tasks(root):
+        if task.name in declared:
+            raise DataError(f"dataset {name}: {reader.name} declares task {task.name!r} twice")
+        declared[task.name] = task
+    if uses is None:
+        uses = [TaskUse(task, task) for task in declared]
+    for use in uses:
+        if use.source not in declared:
+            raise ExperimentError(f"datasets.{name}.tasks: {reader.name} declares {', '.join(declared) or 'no task'}; "
+                                  f"found {use.source!r}")
+    tasks = {use.name: _mapped(name, declared[use.source], use) for use in uses}
+    clips, seen, removed = [], set(), {}
+    for clip in reader.component.clips(root):
+        if clip.id in seen:
+            raise DataError(f"dataset {name}: two clips have the id {clip.id!r}")
+        seen.add(clip.id)
+        targets = {}
+        for use in uses:
+            if use.source in clip.targets:
+                declared[use.source].check(clip.targets[use.source])
+                target = _map_target(declared[use.source], clip.targets[use.source], use.labels)
+                if target is None:
+                    removed[use.name] = removed.get(use.name, 0) + 1
+                else:
+                    targets[use.name] = target
+        unknown = set(clip.targets) - set(declared)
+        if unknown:
+            raise DataError(f"dataset {name}, clip {clip.id}: target for task {sorted(unknown)[0]!r}, which {reader.name} does not "
+                            f"declare ({', '.join(declared)})")
+        clips.append(Clip(clip.id, clip.audio, targets, clip.groups, clip.parts))
+    if not clips:
+        raise DataError(f"dataset {name}: {reader.name} found no clip below {root}")
+    dropped = [f"dataset {name}: {count} targets of task {task} removed by the experiment's labels" for task, count in removed.items()]
+    unlabelled = sum(1 for clip in clips if not clip.targets) if any(task.kind != "none" for task in tasks.values()) else 0
+    if unlabelled:
+        dropped.append(f"dataset {name}: {unlabelled} clips have no target of the chosen tasks and are not used")
+        clips = [clip for clip in clips if clip.targets]
+    if not clips:
+        raise DataError(f"dataset {name}: no clip has a target of {', '.join(tasks)}")
+    return Dataset(name, reader, root, tasks, tuple(clips), tuple(dropped), frozenset(use.name for use in uses if use.labels))
+
+
+def _mapped(dataset: str, task: Task, use: TaskUse) -> Task:
+    """The task under its new name with its new labels, in the order in which the old ones stand."""
+    for label in use.labels:
+        if label not in task.labels:
+            raise ExperimentError(f"datasets.{dataset}.tasks.{use.source}.labels: {label!r} is no label of the task; "
+                                  f"found {', '.join(task.labels)}")
+    labels = tuple(dict.fromkeys(new for new in (use.labels.get(old, old) for old in task.labels) if new))
+    return Task(use.name, task.kind, labels, task.unit, task.shape)
+
+
+def _map_target(task: Task, target: Any, labels: Mapping[str, str]) -> Any:
+    """The target in the new labels; None where nothing is left of it."""
+    if not labels:
+        return target
+    if task.kind in ("binary", "multiclass"):
+        label = task.labels_of(target)[0]
+        return labels.get(label, label) or None
+    if task.kind == "multilabel":
+        return frozenset(new for new in (labels.get(old, old) for old in target) if new)
+    if task.kind == "events":
+        return [type(event)(event.onset, event.offset, new) for event in target
+                if (new := labels.get(event.label, event.label))]
+    return target
+
+
+def join_tasks(datasets: Iterable[Dataset], labels: Mapping[str, Sequence[str]]) -> dict[str, Task]:
+    """One task per name over all datasets: same kind, and equal labels unless `labels` lists them or one dataset's are a subset
+    of the first one's because a mapping or `labels` says so. Raises `ExperimentError` that shows both lists."""
+    joined: dict[str, Task] = {}
+    first: dict[str, str] = {}
+    for dataset in datasets:
+        for name, task in dataset.tasks.items():
+            if name in labels and task.labels:
+                unlisted = [label for label in task.labels if label not in labels[name]]
+                if unlisted:
+                    raise ExperimentError(f"tasks.{name}.labels lists {', '.join(labels[name])}; dataset {dataset.name} also has "
+                                          f"{', '.join(unlisted)}: add them, or map or remove them in datasets.{dataset.name}.tasks.{name}.labels")
+                task = Task(name, task.kind, tuple(labels[name]), task.unit, task.shape)
+            if name not in joined:
+                joined[name], first[name] = task, dataset.name
+                continue
+            known = joined[name]
+            if known.kind != task.kind:
+                raise ExperimentError(f"task {name} is {known.kind} in dataset {first[name]} and {task.kind} in {dataset.name}; rename one "
+                                      f"with datasets.{dataset.name}.tasks.{name}.as")
+            if set(known.labels) != set(task.labels) and not (name in dataset.mapped and set(task.labels) <= set(known.labels)):
+                raise ExperimentError(
+                    f"task {name} has different labels: dataset {first[name]}: {', '.join(known.labels)}; dataset {dataset.name}: "
+                    f"{', '.join(task.labels)}; list all of them in tasks.{name}.labels, or map them in datasets.{dataset.name}.tasks.{name}.labels")
+    return joined
+
