@@ -1,12 +1,8 @@
-"""Random streams that are looked up, not advanced: a seed and a key give the same stream wherever and whenever they are asked.
-
-`stream(seed, "augment", epoch, clip)` therefore does not depend on the number of workers, on their order, or on what was drawn before.
-"""
+"""Counter-based random streams: every random choice comes from one that is keyed by seed, purpose, epoch and clip."""
 
 from __future__ import annotations
 
 from hashlib import blake2b
-from operator import index
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,14 +12,16 @@ __all__ = ["derive", "stream"]
 
 
 def derive(seed: int, *key: str | int) -> int:
-    """A number of 128 bits out of a seed and a key; any change of the key (1 for "1", a moved boundary) gives an unrelated one."""
-    # ascii() of a tuple of plain str and int is unambiguous and the same in every Python.
-    plain = (index(seed), *(str(part) if isinstance(part, str) else index(part) for part in key))
-    return int.from_bytes(blake2b(ascii(plain).encode(), digest_size=16).digest(), "little")
+    """128 bits that follow from a seed and a key; different keys give independent numbers."""
+    digest = blake2b(digest_size=16)
+    for part in (seed, *key):
+        text = f"{type(part).__name__}:{part}".encode()
+        digest.update(len(text).to_bytes(4, "little") + text)
+    return int.from_bytes(digest.digest(), "little")
 
 
 def stream(seed: int, *key: str | int) -> np.random.Generator:
-    """A generator for `derive(seed, *key)`: Philox, which is counter-based and keyed by 128 bits (Salmon et al., SC 2011)."""
-    import numpy as np  # late: planning and listing import this module too
+    """A generator (Philox, Salmon et al. 2011) keyed by `derive`."""
+    import numpy as np  # not needed by listings, which import this room's neighbours
 
     return np.random.Generator(np.random.Philox(key=derive(seed, *key)))

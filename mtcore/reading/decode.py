@@ -24,6 +24,8 @@ _ROUNDING = 0.02
 _UNKNOWN = 2**62
 """libsndfile's number of frames where the header does not say it (FLAC out of a pipe) is above this."""
 _BLOCK = 2**20
+_MP3_RUNUP = 32 * 1152
+"""Samples decoded before a stretch of MP3: a frame may need the 511 bytes before it, at the lowest bit rate that is 20 frames."""
 _MP3_SLACK = 2 * 1152
 """Samples that may be missing in MP3: its header counts whole frames, and a broken last one decodes to nothing."""
 
@@ -61,9 +63,7 @@ def decode(audio: File | Lazy) -> tuple[np.ndarray, float | None]:
 def probe(file: File) -> Probe:
     """Length, rate and channels out of the header, without decoding (except of FLAC that does not say its length)."""
     with _opened(file) as handle:
-        known = handle.frames < _UNKNOWN
-        frames = handle.frames if known else sum(map(len, iter(lambda: handle.read(_BLOCK), ())))
-        first, last = _stretch(file, frames, handle.samplerate)
+        first, last = _stretch(file, _frames(handle), handle.samplerate)
         return Probe((last - first) / handle.samplerate, float(handle.samplerate), handle.channels)
 
 
@@ -84,22 +84,74 @@ def _read(file: File) -> tuple[np.ndarray, float]:
     import numpy as np
 
     with _opened(file) as handle:
-        rate, total = handle.samplerate, handle.frames
-        # Seeking in MP3 loses the bit reservoir, so the samples after it would differ from those of the whole file.
-        whole = total >= _UNKNOWN or handle.format == "MP3"
-        first, last = _stretch(file, total, rate)
-        if not whole:
-            handle.seek(first)
-            sound = handle.read(last - first, dtype="float32", always_2d=True)
-        else:
-            blocks = [np.empty((0, handle.channels), np.float32)]
-            while missing := min(last - sum(map(len, blocks)), _BLOCK):
-                blocks.append(handle.read(missing, dtype="float32", always_2d=True))
-                if not len(blocks[-1]):
-                    break
-            sound = np.concatenate(blocks)
-            if total >= _UNKNOWN:
-                first, last = _stretch(file, len(sound) if len(sound) < last else total, rate)
-            sound, decoded = sound[first:last], len(sound)
-            ...
+        rate = handle.samplerate
+        first, last = _stretch(file, _frames(handle), rate)
+        mp3 = handle.format == "MP3"
+        begin = max(0, first - _MP3_RUNUP) if mp3 else first
+        handle.seek(begin)
+        sound = handle.read(last - begin, dtype="float32", always_2d=True)[first - begin:]
+        if (missing := last - first - len(sound)) > (_MP3_SLACK if mp3 else 0):
+            raise ClipError(f"{file}: the file is cut off: its header promises {missing / rate:.3f} s more than it holds; fetch it again")
     return np.ascontiguousarray(sound.T), float(rate)
+
+
+@contextmanager
+def _opened(file: File) -> Iterator[soundfile.SoundFile]:
+    import soundfile  # late: loads libsndfile
+
+    try:
+        # As bytes, names that are no valid UTF-8 work too.
+        with soundfile.SoundFile(str(file.path) if os.name == "nt" else os.fsencode(file.path)) as handle:
+            _check_whole(file, handle.extra_info)
+            yield handle
+    except (RuntimeError, TypeError, ValueError, OSError) as error:  # soundfile has a type of its own only for what libsndfile says
+        raise ClipError(f"{file}: {_reason(file, error)}") from None
+
+
+def _check_whole(file: File, header: str) -> None:
+    """libsndfile shortens what is cut off without a word, except in its log of the header."""
+    found = [(int(said), int(there)) for said, there in _SIZES.findall(header)]
+    found += [(int(said), int(there)) for there, said in _RF64.findall(header)]
+    for said, there in found:
+        # Writers that cannot seek back leave 0 or a size just below 2 or 4 GiB in the header.
+        if said > there and -said % 2**31 > 4096:
+            raise ClipError(f"{file}: the file is cut off: its header promises {said} (bytes or samples), {there} are there; fetch it again")
+    if _NO_END.search(header):
+        raise ClipError(f"{file}: the file is cut off: its Ogg stream has no end; fetch it again or, if it is a recorded stream, write it anew")
+
+
+def _frames(handle: soundfile.SoundFile) -> int:
+    """Samples per channel; FLAC that does not say is decoded once to count them."""
+    if handle.frames < _UNKNOWN:
+        return handle.frames
+    count = 0
+    while block := len(handle.read(_BLOCK, dtype="float32")):
+        count += block
+    return count
+
+
+def _stretch(file: File, frames: int, rate: int) -> tuple[int, int]:
+    """First sample of the stretch and the one behind its last."""
+    first = round(file.start * rate)
+    last = frames if file.stop is None else round(file.stop * rate)
+    if not frames:
+        raise ClipError(f"{file}: expected sound, found a file without samples")
+    if first >= frames or last > frames + _ROUNDING * rate:
+        raise ClipError(f"{file}: expected a stretch within the file, found that the file ends at {frames / rate:.3f} s")
+    if first >= (last := min(last, frames)):
+        raise ClipError(f"{file}: the stretch holds no sample at {rate} Hz; expected at least {1 / rate:.6f} s")
+    return first, last
+
+
+def _reason(file: File, error: Exception) -> str:
+    path = file.path
+    if not path.exists():
+        return "expected a sound file, found nothing there"
+    if path.is_dir():
+        return "expected a sound file, found a folder"
+    if not os.access(path, os.R_OK):
+        return "expected a sound file, but reading it is not permitted"
+    if not path.stat().st_size:
+        return "expected a sound file, found an empty one (0 bytes)"
+    return (f"expected a sound file that libsndfile reads (wav, flac, ogg, mp3, aiff, …), found one that is cut off, damaged or something "
+            f"else: {getattr(error, 'error_string', error)}")

@@ -1,0 +1,259 @@
+"""Finds plugins through their metadata and loads their hook modules, so that none can harm another.
+
+`blocked`       named by --block or MTCORE_BLOCK, or absent from MTCORE_PLUGINS; not imported
+`misnamed`      the entry point is not called as the plugin must be; not imported
+`conflict`      two distributions claim one plugin name; neither is imported
+`incompatible`  its requirement on mtcore excludes this core; not imported
+`broken`        importing it or calling its hooks failed, or a spec is not as it must be; none of its components exists
+`ok`            its components can be used
+`found`         nothing is wrong so far, and it was asked not to import
+
+The first that applies is a plugin's state. `remark` says "slow" when importing and calling took more than 100 ms.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+import time
+import traceback
+from dataclasses import dataclass, field, replace
+from importlib import metadata
+from typing import Any, Callable, Iterable, Iterator
+
+import pluggy
+
+from ..errors import PluginError
+from . import hookspecs
+from .specs import KINDS, Spec
+
+__all__ = ["Cause", "Plugin", "discover", "near", "normalised"]
+
+GROUP = "mtcore"
+SLOW = 0.1
+"""seconds"""
+
+_OWN_GROUP = re.compile(r"^\s*\[\s*mtcore\s*\]", re.MULTILINE)
+_COMPONENT = re.compile(r"[a-z][a-z0-9_]*")
+_TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+_HOOKS = {f"mtcore_register_{'losses' if kind == 'loss' else kind + 's'}": kind for kind in KINDS}
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Why a plugin is not ok: an exception's type, its message and the text of its traceback."""
+
+    type: str
+    message: str
+    traceback: str = ""
+
+    def __str__(self):
+        return f"{self.type}: {self.message}" if self.type else self.message
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """What is known of one distribution's plugin. `seconds`: time to import the hook module and call its hooks; None: not done."""
+
+    name: str
+    distribution: str
+    version: str
+    state: str
+    remark: str = ""
+    cause: Cause | None = None
+    specs: tuple[Spec, ...] = ()
+    seconds: float | None = None
+    entries: tuple[metadata.EntryPoint, ...] = field(default=(), repr=False, compare=False)
+    requires: tuple[str, ...] = field(default=(), repr=False, compare=False)
+
+    @property
+    def loaded(self) -> bool:
+        return self.state == "ok"
+
+    def because(self, state: str, message: str, type: str = "", traceback: str = "") -> Plugin:
+        return replace(self, state=state, cause=Cause(type, message, traceback), specs=())
+
+    def __str__(self):
+        return f"plugin {self.name} (distribution {self.distribution} {self.version})"
+
+
+def normalised(name: str) -> str:
+    """A distribution's name as package indexes compare it."""
+    return re.sub(r"[-_.]+", "-", name.strip()).lower()
+
+
+def discover(block: Iterable[str] = (), load: bool = True) -> list[Plugin]:
+    """All plugins with their states, `core` first, then by name. `block` adds to the environment's MTCORE_BLOCK."""
+    blocked, only = {normalised(name) for name in block} | _words("MTCORE_BLOCK"), _words("MTCORE_PLUGINS")
+    plugins = [_judged(plugin, blocked, only) for plugin in _installed()]
+    claims: dict[str, list[Plugin]] = {}
+    for plugin in plugins:
+        if plugin.state == "found":
+            claims.setdefault(plugin.name, []).append(plugin)
+    done = []
+    for plugin in plugins:
+        if plugin.state == "found":
+            plugin = _conflicting(plugin, claims[plugin.name]) or _incompatible(plugin) or (_loaded(plugin) if load else plugin)
+        done.append(plugin)
+    return sorted(done, key=lambda plugin: (plugin.name != "core", plugin.name, plugin.distribution))
+
+
+def _words(variable: str) -> set[str]:
+    return {normalised(name) for name in re.split(r"[,\s]+", os.environ.get(variable, "")) if name}
+
+
+def _installed() -> Iterator[Plugin]:
+    """Distributions with an entry point of ours. Most have none, so only its text is read of them: parsing all metadata is slow."""
+    seen = set()
+    for candidate in metadata.distributions():
+        try:
+            if not _OWN_GROUP.search(candidate.read_text("entry_points.txt") or ""):
+                continue
+            name = normalised(candidate.metadata["Name"])
+            if name in seen:
+                continue
+            seen.add(name)
+            # Of several copies (stale, editable) the import system takes the first on sys.path, and that is what this gives.
+            with contextlib.suppress(metadata.PackageNotFoundError):  # a folder that an uninstallation left behind has no such name
+                yield from _plugin(name, metadata.distribution(name))
+        except Exception as error:  # of a distribution that cannot even be read, its folder is all that is known
+            yield Plugin("?", str(getattr(candidate, "_path", candidate)), "", "found").because(
+                "broken", f"its metadata cannot be read: {error}", type(error).__name__, traceback.format_exc())
+
+
+def _plugin(name: str, distribution: metadata.Distribution) -> Iterator[Plugin]:
+    entries = tuple(distribution.entry_points.select(group=GROUP))
+    if entries:
+        yield Plugin("core" if name == "mtcore" else name.removeprefix("mtcore-"), name, distribution.version, "found",
+                     entries=entries, requires=tuple(distribution.requires or ()))
+
+
+def _judged(plugin: Plugin, blocked: set[str], only: set[str]) -> Plugin:
+    """Blocked or misnamed, else as it was."""
+    if plugin.state != "found":
+        return plugin
+    names = {plugin.name, plugin.distribution}
+    if names & blocked:
+        return plugin.because("blocked", "named by --block or MTCORE_BLOCK")
+    core = plugin.distribution == "mtcore"
+    if only and not core and not names & only:
+        return plugin.because("blocked", f"MTCORE_PLUGINS allows only {', '.join(sorted(only))}")
+    found = [entry.name for entry in plugin.entries]
+    if plugin.name == "core" and not core:
+        return plugin.because("misnamed", f"the name core belongs to the distribution mtcore; rename {plugin.distribution}")
+    if found != [plugin.name]:
+        return plugin.because("misnamed", f"distribution {plugin.distribution} must have one entry point in the group mtcore, "
+                                          f"called {plugin.name}; found {', '.join(found)}")
+    return plugin
+
+
+def _conflicting(plugin: Plugin, claims: list[Plugin]) -> Plugin | None:
+    if len(claims) == 1:
+        return None
+    which = " and ".join(f"{claim.distribution} {claim.version}" for claim in claims)
+    return plugin.because("conflict", f"{which} both claim the name {plugin.name}; uninstall one, or block it by its "
+                                      f"distribution's name: MTCORE_BLOCK=mtcore-{plugin.name}")
+
+
+def _incompatible(plugin: Plugin) -> Plugin | None:
+    ours = [line for line in plugin.requires if re.match(r"mtcore(?![\w.-])", line.strip(), re.IGNORECASE)]
+    if not ours or plugin.name == "core":
+        return None
+    from packaging.requirements import Requirement  # only where there is a requirement to read
+    try:
+        requirements = [Requirement(line) for line in ours]
+        core = metadata.version("mtcore")
+        wrong = [need for need in requirements if (need.marker is None or need.marker.evaluate({"extra": ""}))
+                 and not need.specifier.contains(core, prereleases=True)]
+    except Exception as error:
+        return plugin.because("broken", f"its requirement {ours} cannot be read: {error}", type(error).__name__)
+    if wrong:
+        return plugin.because("incompatible", f"it needs mtcore {wrong[0].specifier}, this is mtcore {core}; try "
+                                              f"pip install --upgrade {plugin.distribution}")
+    return None
+
+
+def _loaded(plugin: Plugin) -> Plugin:
+    start = time.perf_counter()
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # what a plugin prints must not end up in --json
+            specs = tuple(_specs(plugin.name, plugin.entries[0].load))
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit too
+        message = str(error) or "no message"
+        if isinstance(error, SystemExit):
+            message = f"sys.exit({error.code!r}) while it was loaded"
+        plugin = plugin.because("broken", message, type(error).__name__, traceback.format_exc())
+    else:
+        plugin = replace(plugin, state="ok", specs=specs)
+    seconds = time.perf_counter() - start
+    return replace(plugin, seconds=seconds, remark=f"slow: {seconds * 1000:.0f} ms" if seconds > SLOW else "")
+
+
+def _specs(name: str, load: Callable[[], Any]) -> Iterator[Spec]:
+    """All specs of one plugin, checked. Each plugin has a manager of its own: what fails leaves nothing behind."""
+    manager = pluggy.PluginManager("mtcore")
+    manager.add_hookspecs(hookspecs)
+    module = load()
+    manager.register(module, name)
+    _check_hooks(manager, module)
+    seen = set()
+    for caller in manager.get_hookcallers(module) or ():
+        kind = _HOOKS[caller.name]
+        for spec in _yielded(caller):
+            _check_spec(spec, kind, caller.name)
+            if (kind, spec.name) in seen:
+                raise PluginError(f"{caller.name}: two {kind}s are called {spec.name!r}; names are unique per kind")
+            seen.add((kind, spec.name))
+            yield spec
+
+
+def _yielded(caller: pluggy.HookCaller) -> Iterator[Any]:
+    (implementation,) = caller.get_hookimpls()
+    result = implementation.function()
+    if isinstance(result, (str, Spec)) or not isinstance(result, Iterable):
+        raise PluginError(f"{caller.name}: expected it to yield specs, found that it returns {result!r}")
+    yield from result
+
+
+def _check_hooks(manager: pluggy.PluginManager, module: Any) -> None:
+    """Names and signatures. pluggy itself refuses only arguments without defaults, and unknown names without saying which is near."""
+    bare = [name for name in _HOOKS if callable(getattr(module, name, None)) and manager.parse_hookimpl_opts(module, name) is None]
+    if bare:
+        raise PluginError(f"{bare[0]} lacks the decorator @hookimpl")
+    for caller in manager.get_hookcallers(module) or ():
+        if caller.name not in _HOOKS:
+            raise PluginError(f"unknown hook {caller.name}{near(caller.name, _HOOKS)}; hooks are {', '.join(_HOOKS)}")
+        (implementation,) = caller.get_hookimpls()
+        given = sorted(key for key, value in implementation.opts.items() if value)
+        if given:
+            raise PluginError(f"{caller.name}: expected @hookimpl without options, found {', '.join(given)}")
+        if implementation.argnames or implementation.kwargnames:
+            raise PluginError(f"{caller.name}: hooks take no arguments, found "
+                              f"{', '.join((*implementation.argnames, *implementation.kwargnames))}")
+
+
+def near(name: str, names: Iterable[str]) -> str:
+    """"; did you mean …?" where one of the names is close, else nothing."""
+    from difflib import get_close_matches  # only for errors
+    close = get_close_matches(name, list(names), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _check_spec(spec: Any, kind: str, hook: str) -> None:
+    wanted = KINDS[kind]
+    if not isinstance(spec, wanted):
+        raise PluginError(f"{hook}: expected {wanted.__name__}, found {spec!r}")
+    if not isinstance(spec.name, str) or not _COMPONENT.fullmatch(spec.name):
+        raise PluginError(f"{hook}: a component's name is lower-case letters, digits and _, beginning with a letter; found {spec.name!r}")
+    for key in ("target", "example"):
+        value = getattr(spec, key)
+        if not (key == "example" and value is None) and not (isinstance(value, str) and _TARGET.fullmatch(value)):
+            raise PluginError(f"{hook}: {spec.name}: expected {key} as \"package.module:name\", found {value!r}")
+    if not isinstance(spec.summary, str) or "\n" in spec.summary:
+        raise PluginError(f"{hook}: {spec.name}: expected a summary in one line, found {spec.summary!r}")
+    if type(spec.revision) is not int or spec.revision < 1:
+        raise PluginError(f"{hook}: {spec.name}: expected a revision of 1 or more, found {spec.revision!r}")
