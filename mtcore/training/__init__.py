@@ -1,0 +1,1 @@
+"""Training: the model, the loop, evaluation. What trainers of other plugins import."""

@@ -1,0 +1,262 @@
+"""From stored rows to batches: the data of one run.
+
+    clips of a part ─► rows (clip, window) ─► rest of the chain, with the fold's fitted state ─► batch of all tasks
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+
+from ..clip import PARTS
+from ..errors import ClipError, ExperimentError
+from ..extracting.chain import Array, Chain, Draw
+from ..extracting.store import Store
+from ..plugin import Batch, SamplerIndex, Statistics, Sums, Task
+from ..reading.dataset import Dataset
+
+__all__ = ["Input", "RunData", "Rows"]
+
+
+@dataclass
+class Input:
+    """One input of one dataset: its chain, its store, and the store's row key per clip (None: the clip cannot be used)."""
+
+    chain: Chain
+    store: Store
+    keys: Sequence[str | None]
+
+
+@dataclass
+class RunData:
+    """Everything that one run's training and evaluation read.
+
+    inputs  by dataset, by input
+    parts   by dataset, per clip: 0 train, 1 validation, 2 test, -1 unused
+    """
+
+    datasets: Sequence[Dataset]
+    tasks: Mapping[str, Task]
+    inputs: Mapping[str, Mapping[str, Input]]
+    parts: Mapping[str, np.ndarray]
+    groups: Mapping[str, np.ndarray]
+    seed: int = 0
+    states: dict[tuple[str, str], dict[str, np.ndarray]] = field(default_factory=dict)
+    scaling: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    def __post_init__(self):
+        self.names = list(next(iter(self.inputs.values())))
+        self.encoded = {d.name: [{name: self.tasks[name].encode(value) for name, value in clip.targets.items() if name in self.tasks}
+                                 for clip in d.clips] for d in self.datasets}
+        free = any(task.kind == "none" for task in self.tasks.values())
+        self.used = {d.name: np.array([part >= 0 and (bool(targets) or free) and all(i.keys[c] for i in self.inputs[d.name].values())
+                                       for c, (part, targets) in enumerate(zip(self.parts[d.name], self.encoded[d.name]))], bool)
+                     for d in self.datasets}
+
+    def clips(self, part: str) -> list[tuple[int, int]]:
+        """(dataset number, clip number) of the clips of a part."""
+        code = PARTS.index(part)
+        return [(d, int(c)) for d, dataset in enumerate(self.datasets)
+                for c in np.flatnonzero(self.used[dataset.name] & (self.parts[dataset.name] == code))]
+
+    def input(self, dataset: int, name: str) -> Input:
+        return self.inputs[self.datasets[dataset].name][name]
+
+    # Fitting ----------------------------------------------------------------------------------------------------------
+
+    def fit(self) -> None:
+        """Fit every fitted step on the training clips, random steps in their `off` form; and scale regression targets."""
+        train = self.clips("train")
+        for name in self.names:
+            chains = {d: self.input(d, name).chain for d in dict.fromkeys(d for d, _ in train)}
+            ids = list(dict.fromkeys(step.id for chain in chains.values() for step in chain.steps if step.fitted))
+            for ident in ids:
+                having = {d: next(i for i in c.fitted() if c.steps[i].id == ident) for d, c in chains.items()
+                          if any(step.id == ident and step.fitted for step in c.steps)}
+                shared = {d: chains[d].steps[p].fit == "shared" for d, p in having.items()}
+                scopes = {"": [d for d in having if shared[d]]} | {self.datasets[d].name: [d] for d in having if not shared[d]}
+                for scope, members in scopes.items():
+                    clips = [(d, c) for d, c in train if d in members]
+                    if clips:
+                        self.states[f"{name}.{ident}", scope] = self._fit(name, clips, having)
+        for task in self.tasks.values():
+            if task.kind == "regression":
+                values = np.array([self.encoded[self.datasets[d].name][c][task.name] for d, c in train
+                                   if task.name in self.encoded[self.datasets[d].name][c]])
+                deviation = float(values.std()) if len(values) else 0.0
+                self.scaling[task.name] = (float(values.mean()) if len(values) else 0.0, deviation or 1.0)
+
+    def _fit(self, name: str, clips: list[tuple[int, int]], positions: Mapping[int, int]) -> dict[str, np.ndarray]:
+        def arrays() -> Iterator[Array]:
+            for d, c in clips:
+                one = self.input(d, name)
+                stored, position = one.store.read(one.keys[c]), positions[d]
+                if one.chain.window is None or one.chain.window >= position:
+                    yield one.chain.run(stored, one.chain.cut, position, self.state(d, name))
+                    continue
+                before = one.chain.run(stored, one.chain.cut, one.chain.window, self.state(d, name))
+                for window in range(one.chain.windows(before, self.state(d, name))):
+                    yield one.chain.run(before, one.chain.window, position, self.state(d, name), window=window)
+
+        def sums() -> Sums | None:
+            found = []
+            for d in dict.fromkeys(d for d, _ in clips):
+                one = self.input(d, name)
+                found.append(one.store.sums([one.keys[c] for e, c in clips if e == d]))
+            if any(one is None for one in found) or len({one.sum.shape[1:] for one in found}) > 1:
+                return None
+            return Sums(*(np.concatenate(columns) for columns in zip(*found)))
+
+        d = clips[0][0]
+        first = all(self.input(e, name).chain.cut == positions[e] for e, _ in clips)
+        return self.input(d, name).chain.fit(positions[d], arrays, sums if first else None)
+
+    def state(self, dataset: int, name: str) -> dict[int, dict[str, np.ndarray]]:
+        """States of one dataset's chain by position."""
+        found = {}
+        for position in self.input(dataset, name).chain.fitted():
+            ident = f"{name}.{self.input(dataset, name).chain.steps[position].id}"
+            state = self.states.get((ident, self.datasets[dataset].name), self.states.get((ident, "")))
+            if state is not None:
+                found[position] = state
+        return found
+
+    def statistics(self) -> dict[str, Statistics]:
+        """Of each task in the training part."""
+        found = {}
+        for name, task in self.tasks.items():
+            values = [v[name] for d, c in self.clips("train") if name in (v := self.encoded[self.datasets[d].name][c])]
+            counts = None
+            if task.labels:
+                each = [np.atleast_1d([e[2] for e in v] if task.kind == "events" else v).astype(int) for v in values]
+                counts = np.bincount(np.concatenate([*each, np.zeros(0, int)]), minlength=len(task.labels))
+            found[name] = Statistics(len(values), counts, *self.scaling.get(name, (0.0, 1.0)))
+        return found
+
+    def rows(self, part: str) -> Rows:
+        return Rows(self, part)
+
+    def check_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of a row of each input. Batches need equal shapes: looks at the shortest and longest stored array of each dataset."""
+        shapes = {}
+        for name in self.names:
+            seen: dict[tuple, str] = {}
+            for d, dataset in enumerate(self.datasets):
+                one = self.input(d, name)
+                usable = [int(c) for c in np.flatnonzero(self.used[dataset.name])]
+                sizes = [np.prod(one.store.shape(one.keys[c])) for c in usable]
+                for c in {usable[int(np.argmin(sizes))], usable[int(np.argmax(sizes))]} if usable else ():
+                    row = one.chain.run(one.store.read(one.keys[c]), one.chain.cut, len(one.chain.steps), self.state(d, name))
+                    seen.setdefault(row.data.shape, dataset.key(c))
+            if len(seen) > 1:
+                told = "; ".join(f"{clip}: {list(shape)}" for shape, clip in seen.items())
+                raise ExperimentError(f"inputs.{name}: rows of one batch need one shape, found {told}. Add the step crop_or_pad or window")
+            shapes[name] = next(iter(seen))
+        return shapes
+
+
+class Rows(torch.utils.data.Dataset):
+    """The rows of one part of a run, a `torch.utils.data.Dataset` of (clip, window). `batch` gives any of them as a `Batch`;
+    with a DataLoader pass `collate_fn=list` is not needed: `__getitems__` gives the batch itself (`collate_fn=lambda batch: batch`)."""
+
+    def __init__(self, data: RunData, part: str):
+        self.data, self.part, self.epoch = data, part, 0
+        rows = []
+        for d, c in data.clips(part):
+            one = data.input(d, data.names[0])
+            counts = {name: self._windows(d, c, name) for name in data.names}
+            if len(set(counts.values())) > 1:
+                raise ExperimentError(f"{data.datasets[d].key(c)}: inputs have different numbers of windows: {counts}; give the step "
+                                      "window the same length and hop in seconds")
+            rows += [(d, c, w) for w in range(counts[data.names[0]])]
+        self.index = np.array(rows, np.int64).reshape(-1, 3)
+
+    def _windows(self, d: int, c: int, name: str) -> int:
+        one = self.data.input(d, name)
+        if one.chain.window is None:
+            return 1
+        state = self.data.state(d, name)
+        count = one.chain.windows(one.chain.run(one.store.read(one.keys[c]), one.chain.cut, one.chain.window, state), state)
+        if count < 1:
+            raise ClipError(f"{self.data.datasets[d].key(c)}: shorter than one window; add crop_or_pad before {one.chain.steps[one.chain.window].id}")
+        return count
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def sampler_index(self) -> SamplerIndex:
+        data, columns = self.data, {}
+        for name, task in data.tasks.items():
+            values = [data.encoded[data.datasets[d].name][c].get(name, -1) for d, c, _ in self.index]
+            columns[name] = np.array([v if isinstance(v, int) else v[0] if isinstance(v, tuple) and len(v) == 1 and isinstance(v[0], int) else -1
+                                      for v in values], np.int64)
+        length = [(data.input(d, data.names[0]).store.shape(data.input(d, data.names[0]).keys[c]) or (1,))[-1] for d, c, _ in self.index]
+        groups = [data.groups[data.datasets[d].name][c] for d, c, _ in self.index]
+        return SamplerIndex(self.index[:, 0].copy(), np.array(groups, np.int64), np.array(length, np.int64), columns,
+                            tuple(d.name for d in data.datasets))
+
+    def __getitem__(self, row: int) -> Batch:
+        return self.batch([row])
+
+    def __getitems__(self, rows: Sequence[int]) -> Batch:
+        return self.batch(rows)
+
+    def batch(self, rows: Sequence[int]) -> Batch:
+        """These rows of the current `epoch` as tensors; random steps draw for training only (or for the parts they name)."""
+        arrays = {name: [self._array(int(row), name) for row in rows] for name in self.data.names}
+        inputs = {}
+        for name, found in arrays.items():
+            if len({array.data.shape for array in found}) > 1:
+                other = next(i for i, array in enumerate(found) if array.data.shape != found[0].data.shape)
+                raise ExperimentError(f"inputs.{name}: rows of one batch need one shape; {self._key(rows[0])} has {found[0].data.shape}, "
+                                      f"{self._key(rows[other])} has {found[other].data.shape}. Add the step crop_or_pad or window")
+            inputs[name] = torch.from_numpy(np.stack([array.data for array in found]))
+        timed = next((found for found in arrays.values() if found[0].axis is not None), None)
+        targets, having = {}, {}
+        for name, task in self.data.tasks.items():
+            values = [self.data.encoded[self.data.datasets[d].name][c].get(name) for d, c, _ in self.index[list(rows)]]
+            has = list(range(len(values))) if task.kind == "none" else [i for i, value in enumerate(values) if value is not None]
+            if has:
+                having[name] = torch.tensor(has)
+                targets[name] = self._targets(task, [values[i] for i in has], [timed[i] for i in has] if timed else None)
+        return Batch(inputs, targets, having, [self._key(row) for row in rows])
+
+    def _key(self, row: int) -> str:
+        d, c, _ = self.index[row]
+        return self.data.datasets[d].key(c)
+
+    def _array(self, row: int, name: str) -> Array:
+        d, c, w = (int(v) for v in self.index[row])
+        one = self.data.input(d, name)
+        draw = Draw(self.data.seed, self.epoch, self._key(row), self.part, name)
+        return one.chain.run(one.store.read(one.keys[c]), one.chain.cut, len(one.chain.steps), self.data.state(d, name), draw, w)
+
+    def _targets(self, task: Task, values: list, arrays: list[Array] | None) -> torch.Tensor:
+        if task.kind == "multiclass":
+            return torch.tensor(values)
+        if task.kind == "regression":
+            mean, deviation = self.data.scaling[task.name]
+            return ((torch.tensor(values, dtype=torch.float64) - mean) / deviation).float()
+        if task.kind == "multilabel":
+            return torch.stack([torch.zeros(len(task.labels)).index_fill_(0, torch.tensor(v, dtype=torch.long), 1.0) for v in values])
+        if task.kind == "events":
+            if arrays is None:
+                raise ExperimentError(f"task {task.name}: events need an input with a time axis")
+            return torch.stack([rasterise(v, len(task.labels), array) for v, array in zip(values, arrays)])
+        return torch.tensor(np.asarray(values, np.float32))
+
+
+def rasterise(events: Sequence[tuple[float, float, int]], labels: int, array: Array) -> torch.Tensor:
+    """Events in seconds of the clip as [labels, frames]: 1 where a frame's centre lies within, at least one frame per event."""
+    frames = array.data.shape[-1]
+    start, target = array.frames[0] if array.frames else 0, torch.zeros(labels, frames)
+    for onset, offset, label in events:
+        first, last = ((((t - array.by) * array.speed) - array.axis.first) / array.axis.hop - start for t in (onset, offset))
+        begin, end = int(np.ceil(first - 1e-9)), int(np.floor(last + 1e-9)) + 1
+        end = max(end, begin + 1)
+        if end > 0 and begin < frames:
+            target[label, max(begin, 0):min(end, frames)] = 1.0
+    return target

@@ -1,0 +1,80 @@
+"""The model that joins trunks and heads."""
+
+from __future__ import annotations
+
+from typing import Any, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ExperimentError, MtcoreError
+from ..plugin import Head, Output, Representation, RepresentationShape, Task, Trunk
+
+__all__ = ["MultiTaskModel", "build_model", "select"]
+
+
+def select(values: Tensor | None, rows: Any) -> Tensor | None:
+    """The rows (indices, a slice, or None for all) of a tensor."""
+    return values if values is None or rows is None else values[rows]
+
+
+class MultiTaskModel(nn.Module):
+    """Trunks that share their inputs' arrays among the tasks, and a head per task.
+
+    A head takes all trunks' vectors, joined, unless `wiring` says which; frames come from the only trunk among them that has some.
+    """
+
+    def __init__(self, trunks: Mapping[str, nn.Module], inputs: Mapping[str, list[str]], wiring: Mapping[str, list[str]]):
+        super().__init__()
+        self.trunks, self.heads = nn.ModuleDict(trunks), nn.ModuleDict()
+        self.inputs, self.wiring = dict(inputs), dict(wiring)
+
+    def represent(self, inputs: Mapping[str, Tensor], lengths: Mapping[str, Tensor] | None = None) -> dict[str, Representation]:
+        return {name: trunk({key: inputs[key] for key in self.inputs[name]}, lengths) for name, trunk in self.trunks.items()}
+
+    def joined(self, represented: Mapping[str, Representation], task: str) -> Representation:
+        chosen = [represented[name] for name in self.wiring[task]]
+        framed = [one for one in chosen if one.frames is not None]
+        vector = chosen[0].vector if len(chosen) == 1 else torch.cat([one.vector for one in chosen], 1)
+        return Representation(vector, *(framed[0][1:] if len(framed) == 1 else (None, 1)))
+
+    def forward(self, inputs: Mapping[str, Tensor], lengths: Mapping[str, Tensor] | None = None,
+                rows: Mapping[str, Any] | None = None) -> Output:
+        represented, tasks = self.represent(inputs, lengths), {}
+        for task, head in self.heads.items():
+            if rows is None or task in rows:
+                vector, frames, stride = self.joined(represented, task)
+                chosen = None if rows is None else rows[task]
+                tasks[task] = head(Representation(select(vector, chosen), select(frames, chosen), stride))
+        return Output(tasks, represented)
+
+    def shared_parameters(self) -> list[Tensor]:
+        return list(self.trunks.parameters())
+
+
+def build_model(trunks: Mapping[str, Trunk], inputs: Mapping[str, list[str]], shapes: Mapping[str, tuple[int, ...]],
+                tasks: Mapping[str, Task], heads: Mapping[str, Head], wiring: Mapping[str, list[str]]) -> MultiTaskModel:
+    """Build trunks for the input shapes, learn their representations' sizes by one pass of zeros, build the heads.
+
+    Raises `ExperimentError` that names the trunk or task that does not fit.
+    """
+    built = {}
+    for name, trunk in trunks.items():
+        try:
+            built[name] = trunk.build({key: shapes[key] for key in inputs[name]})
+        except MtcoreError as error:
+            raise type(error)(f"model.trunks.{name}: {error}") from error
+    model = MultiTaskModel(built, inputs, wiring)
+    model.eval()
+    with torch.no_grad():
+        represented = model.represent({name: torch.zeros(2, *shape) for name, shape in shapes.items()})
+    for name, task in tasks.items():
+        one = model.joined(represented, name)
+        shape = RepresentationShape(one.vector.shape[1], None if one.frames is None else one.frames.shape[1], one.stride)
+        if task.kind == "events" and shape.frames is None:
+            raise ExperimentError(f"task {name}: events need a trunk that hands over frames; tasks.{name}.trunks names one of several")
+        try:
+            model.heads[name] = heads[name].build(task, shape)
+        except MtcoreError as error:
+            raise type(error)(f"tasks.{name}.head: {error}") from error
+    return model
