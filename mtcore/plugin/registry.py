@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator, Mapping, Sequence
 
 from ..clip import PARTS
-from ..errors import ExperimentError, MtcoreError, PluginError, UnknownComponent
+from ..errors import ExperimentError, MtcoreError, ParameterError, PluginError, UnknownComponent
 from . import interfaces
 from .interfaces import Component, Loss, Named, Step
 from .loader import Plugin, discover, near
@@ -101,7 +101,7 @@ class Registry:
             full, revision, cls = self._load(kinds, name, search)
         if not issubclass(cls, Component):
             with _at(path):
-                return full, ModuleLoss.of(cls, full, parameters), revision
+                return full, ModuleLoss(cls, full, parameters), revision
         from .building import build  # msgspec; listing does without
         return full, build(cls, parameters, full, path), revision
 
@@ -259,30 +259,40 @@ def _check_step_key(key: str, found: Any, component: Component, path: str) -> No
 
 
 class ModuleLoss(Loss):
-    """An nn.Module class with `reduction="none"` as a loss: the mean over all dimensions of a row but the first."""
+    """An nn.Module class with `reduction="none"` as a loss: of each row the mean over all further dimensions.
+
+    Lists among the arguments become tensors (class weights).
+    """
 
     def __init__(self, module: type, name: str, arguments: Mapping[str, Any]):
-        self.module, self.name, self.arguments = module, name, dict(arguments)
-
-    @classmethod
-    def of(cls, module: type, name: str, arguments: Mapping[str, Any]) -> ModuleLoss:
-        """Checks the arguments' names against the signature."""
-        known = [key for key in inspect.signature(module).parameters if key != "reduction"]
-        if "reduction" not in inspect.signature(module).parameters:
+        known = list(inspect.signature(module).parameters)
+        if "reduction" not in known:
             raise ExperimentError(f"{name}: expected a module that takes reduction=\"none\"; it takes {', '.join(known) or 'nothing'}")
+        known.remove("reduction")
         for key in arguments:
             if key not in known:
                 raise ExperimentError(f"{name}: unknown argument {key!r}{near(key, known)}; it takes {', '.join(known)}")
-        return cls(module, name, arguments)
+        self.module, self.name, self.arguments = module, name, dict(arguments)
+        try:
+            self.build(None, None)
+        except Exception as error:
+            raise ParameterError(f"{name} refuses its arguments: {type(error).__name__}: {error}") from error
 
     def parameters(self) -> dict[str, Any]:
         return dict(self.arguments)
 
     def build(self, task: Any, statistics: Any) -> Callable[..., Any]:
-        module = self.module(**self.arguments, reduction="none")
+        import torch  # imported by whoever has such a class; listing has not
 
-        def rows(output, target, batch):
-            values = module(output, target)
-            return values.flatten(1).mean(1) if values.ndim > 1 else values
+        arguments = {key: torch.tensor(value) if isinstance(value, (list, tuple)) else value for key, value in self.arguments.items()}
 
-        return rows
+        class Rows(torch.nn.Module):  # a module, so that class weights follow the model to its device
+            def __init__(self, inner):
+                super().__init__()
+                self.inner = inner
+
+            def forward(self, output, target, batch):
+                values = self.inner(output, target)
+                return values.flatten(1).mean(1) if values.ndim > 1 else values
+
+        return Rows(self.module(**arguments, reduction="none"))
