@@ -1,0 +1,140 @@
+"""Shared networks: fully connected, and convolutional over spectra or waveforms."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mtcore.plugin import ParameterError, Representation, Trunk, param
+
+__all__ = ["Cnn", "Cnn1d", "Mlp"]
+
+ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh}
+
+Shapes = Mapping[str, tuple[int | None, ...]]
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """Batch normalisation of dimension 1 of arrays of any rank. One value per channel has no variance: then, as in evaluation,
+    the running statistics are used, so that a last batch of one row can be trained on."""
+
+    def _check_input_dim(self, x):
+        pass
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and x.numel() == x.shape[1]:
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        return super().forward(x)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mlp(Trunk):
+    """Fully connected layers over all inputs, flattened and joined. It gives no frames."""
+
+    hidden: list[int] = param([256, 256], help="widths of the layers")
+    activation: str = param("relu", choices=tuple(ACTIVATIONS), help="after each layer")
+    batch_norm: bool = param(False, help="batch normalisation in front of each activation")
+    dropout: float = param(0.0, minimum=0, maximum=1, help="share of values dropped after each layer")
+
+    def build(self, shapes: Shapes) -> nn.Module:
+        for name, shape in shapes.items():
+            if None in shape:
+                raise ParameterError(f"mlp needs inputs of one size, but arrays of input {name!r} have the shape {shape} with a length that "
+                                     "differs from clip to clip; add a step that gives one length, such as crop_or_pad or summary")
+        if not self.hidden:
+            raise ParameterError("mlp needs at least one layer, found hidden = []")
+        widths, layers = [sum(math.prod(shape) for shape in shapes.values()), *self.hidden], []
+        for before, after in zip(widths, widths[1:]):
+            layers += [nn.Linear(before, after, bias=not self.batch_norm), *([BatchNorm(after)] if self.batch_norm else []),
+                       ACTIVATIONS[self.activation](), nn.Dropout(self.dropout)]
+        return Flat(list(shapes), nn.Sequential(*layers))
+
+
+class Flat(nn.Module):
+    def __init__(self, names: list[str], layers: nn.Module):
+        super().__init__()
+        self.names, self.layers = names, layers
+
+    def forward(self, inputs: Mapping[str, Tensor], lengths: Mapping[str, Tensor] | None = None) -> Representation:
+        return Representation(self.layers(torch.cat([inputs[name].flatten(1) for name in self.names], 1)))
+
+
+def single(trunk: str, shapes: Shapes, rank: int, expected: str, instead: str) -> tuple[str, tuple[int | None, ...]]:
+    """Name and shape of the only input, which must have this rank."""
+    if len(shapes) != 1:
+        raise ParameterError(f"{trunk} takes one input, found {len(shapes)} ({', '.join(shapes)}); name one in the trunk's `inputs`, and give "
+                             "each input a trunk of its own")
+    (name, shape), = shapes.items()
+    if len(shape) != rank or None in shape[:-1]:
+        raise ParameterError(f"{trunk} takes {expected}, found {name!r} of shape {shape}; {instead}")
+    return name, shape
+
+
+class Convolutions(nn.Module):
+    """Blocks [batch, channels, (bins,) frames] -> the same, each dividing the frames by a whole number, rounded up; then bins and channels
+    become the values of a frame, and mean and maximum over time the vector. Padding beyond `lengths` is kept at zero, so it does not show."""
+
+    def __init__(self, name: str, blocks: list[nn.Module], strides: list[int]):
+        super().__init__()
+        self.name, self.blocks, self.strides = name, nn.ModuleList(blocks), strides
+
+    def forward(self, inputs: Mapping[str, Tensor], lengths: Mapping[str, Tensor] | None = None) -> Representation:
+        x, length = inputs[self.name], None if lengths is None else lengths[self.name]
+        for block, stride in zip(self.blocks, self.strides):
+            x = block(x)
+            if length is not None:
+                length = (length + stride - 1) // stride
+                x = x * (torch.arange(x.shape[-1], device=x.device) < length.reshape(-1, *[1] * (x.dim() - 1)))
+        frames = x.flatten(1, -2)
+        count = frames.shape[-1] if length is None else length.clamp(min=1).unsqueeze(1)
+        vector = torch.cat([frames.sum(-1) / count, frames.amax(-1)], 1)
+        return Representation(vector, frames, math.prod(self.strides))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cnn(Trunk):
+    """2-D convolutions over one input [channels, bins, frames]: in each block a strided convolution, batch normalisation and ReLU.
+
+    A frame of the representation holds all channels at all remaining bins, the vector mean and maximum over time.
+    """
+
+    channels: list[int] = param([32, 64, 64, 96], help="channels of the blocks")
+    kernel: int = param(3, minimum=1, help="size of the filters in bins and frames, an odd number")
+    batch_norm: bool = param(True, help="batch normalisation in each block")
+    dropout: float = param(0.0, minimum=0, maximum=1, help="share of channels dropped after each block")
+
+    def build(self, shapes: Shapes) -> nn.Module:
+        name, shape = single("cnn", shapes, 3, "arrays [channels, bins, frames]", "for waveforms use cnn1d, for vectors mlp")
+        widths, blocks = [shape[0], *self.channels], []
+        for before, after in zip(widths, widths[1:]):
+            blocks.append(nn.Sequential(nn.Conv2d(before, after, self.kernel, 2, self.kernel // 2, bias=not self.batch_norm),
+                                        *([BatchNorm(after)] if self.batch_norm else []), nn.ReLU(), nn.Dropout2d(self.dropout)))
+        return Convolutions(name, blocks, [2] * len(blocks))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cnn1d(Trunk):
+    """1-D convolutions over one waveform [channels, samples], after Dai et al., "Very deep convolutional neural networks for raw
+    waveforms" (2017): long filters first, then filters of three, with a pooling by four after each."""
+
+    channels: list[int] = param([32, 64, 128, 128], help="channels of the blocks")
+    kernel: int = param(80, minimum=1, unit="samples", help="length of the first filters")
+    stride: int = param(4, minimum=1, unit="samples", help="stride of the first filters")
+    batch_norm: bool = param(True, help="batch normalisation in each block")
+    dropout: float = param(0.0, minimum=0, maximum=1, help="share of channels dropped after each block")
+
+    def build(self, shapes: Shapes) -> nn.Module:
+        name, shape = single("cnn1d", shapes, 2, "waveforms [channels, samples]", "for spectra use cnn")
+        widths, blocks, strides = [shape[0], *self.channels], [], []
+        for i, (before, after) in enumerate(zip(widths, widths[1:])):
+            kernel, stride = (self.kernel | 1, self.stride) if i == 0 else (3, 1)  # odd: the frames are divided exactly, rounded up
+            blocks.append(nn.Sequential(nn.Conv1d(before, after, kernel, stride, kernel // 2, bias=not self.batch_norm),
+                                        *([BatchNorm(after)] if self.batch_norm else []), nn.ReLU(),
+                                        nn.MaxPool1d(4, ceil_mode=True), nn.Dropout1d(self.dropout)))
+            strides.append(stride * 4)
+        return Convolutions(name, blocks, strides)
