@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hashlib import blake2b
+from operator import index
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,11 +14,9 @@ __all__ = ["derive", "stream"]
 
 def derive(seed: int, *key: str | int) -> int:
     """128 bits that follow from a seed and a key; different keys give independent numbers."""
-    digest = blake2b(digest_size=16)
-    for part in (seed, *key):
-        text = f"{type(part).__name__}:{part}".encode()
-        digest.update(len(text).to_bytes(4, "little") + text)
-    return int.from_bytes(digest.digest(), "little")
+    # numpy's numbers and strings count as Python's; ascii() of a tuple of those is unambiguous and the same in every Python.
+    plain = (index(seed), *(str(part) if isinstance(part, str) else index(part) for part in key))
+    return int.from_bytes(blake2b(ascii(plain).encode(), digest_size=16).digest(), "little")
 
 
 def stream(seed: int, *key: str | int) -> np.random.Generator:

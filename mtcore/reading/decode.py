@@ -23,7 +23,6 @@ _ROUNDING = 0.02
 """Seconds by which `stop` may lie behind the end: annotations are rounded to hundredths."""
 _UNKNOWN = 2**62
 """libsndfile's number of frames where the header does not say it (FLAC out of a pipe) is above this."""
-_BLOCK = 2**20
 _MP3_RUNUP = 32 * 1152
 """Samples decoded before a stretch of MP3: a frame may need the 511 bytes before it, at the lowest bit rate that is 20 frames."""
 _MP3_SLACK = 2 * 1152
@@ -31,7 +30,7 @@ _MP3_SLACK = 2 * 1152
 
 _SIZES = re.compile(r"^ *(?:data|SSND|riff|Data Size) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
 _RF64 = re.compile(r"Calculated frame count (\d+) does not match value from 'ds64' chunk of (\d+)")
-_NO_END = re.compile("without an End-Of-Stream flag|lacks an end-of-stream bit")
+_OGG = re.compile("without an End-Of-Stream flag|lacks an end-of-stream bit")
 
 
 class Probe(NamedTuple):
@@ -61,9 +60,9 @@ def decode(audio: File | Lazy) -> tuple[np.ndarray, float | None]:
 
 
 def probe(file: File) -> Probe:
-    """Length, rate and channels out of the header, without decoding (except of FLAC that does not say its length)."""
+    """Length, rate and channels out of the header, without decoding."""
     with _opened(file) as handle:
-        first, last = _stretch(file, _frames(handle), handle.samplerate)
+        first, last = _stretch(file, handle.frames, handle.samplerate)
         return Probe((last - first) / handle.samplerate, float(handle.samplerate), handle.channels)
 
 
@@ -85,7 +84,7 @@ def _read(file: File) -> tuple[np.ndarray, float]:
 
     with _opened(file) as handle:
         rate = handle.samplerate
-        first, last = _stretch(file, _frames(handle), rate)
+        first, last = _stretch(file, handle.frames, rate)
         mp3 = handle.format == "MP3"
         begin = max(0, first - _MP3_RUNUP) if mp3 else first
         handle.seek(begin)
@@ -102,6 +101,8 @@ def _opened(file: File) -> Iterator[soundfile.SoundFile]:
     try:
         # As bytes, names that are no valid UTF-8 work too.
         with soundfile.SoundFile(str(file.path) if os.name == "nt" else os.fsencode(file.path)) as handle:
+            if handle.frames >= _UNKNOWN:  # libsndfile can neither seek in such a file nor tell where it ends
+                raise ClipError(f"{file}: its header does not say how long it is; write the file anew, for instance with flac or ffmpeg")
             _check_whole(file, handle.extra_info)
             yield handle
     except (RuntimeError, TypeError, ValueError, OSError) as error:  # soundfile has a type of its own only for what libsndfile says
@@ -116,18 +117,16 @@ def _check_whole(file: File, header: str) -> None:
         # Writers that cannot seek back leave 0 or a size just below 2 or 4 GiB in the header.
         if said > there and -said % 2**31 > 4096:
             raise ClipError(f"{file}: the file is cut off: its header promises {said} (bytes or samples), {there} are there; fetch it again")
-    if _NO_END.search(header):
+    if _OGG.search(header) or ("Ogg: Junk" in header and not _ends_with_a_page(file)):
         raise ClipError(f"{file}: the file is cut off: its Ogg stream has no end; fetch it again or, if it is a recorded stream, write it anew")
 
 
-def _frames(handle: soundfile.SoundFile) -> int:
-    """Samples per channel; FLAC that does not say is decoded once to count them."""
-    if handle.frames < _UNKNOWN:
-        return handle.frames
-    count = 0
-    while block := len(handle.read(_BLOCK, dtype="float32")):
-        count += block
-    return count
+def _ends_with_a_page(file: File) -> bool:
+    """Whether the last Ogg page is there as a whole (RFC 3533, section 6), whatever tags may follow."""
+    with file.path.open("rb") as content:
+        content.seek(max(0, file.path.stat().st_size - 2**17))
+        _, start, page = content.read().rpartition(b"OggS")
+    return bool(start) and len(page) > 22 and len(page) >= 23 + page[22] + sum(page[23:23 + page[22]])
 
 
 def _stretch(file: File, frames: int, rate: int) -> tuple[int, int]:
