@@ -1,0 +1,101 @@
+"""Outputs of a model over a part, put together per clip: means over windows, stitched frames for events."""
+
+from __future__ import annotations
+
+from typing import Any, Mapping, Sequence
+
+import numpy as np
+import torch
+
+from ..plugin import Head, Named, Predictions
+from ..preparing.data import Rows
+
+__all__ = ["figures", "predict"]
+
+
+@torch.no_grad()
+def predict(model: torch.nn.Module, heads: Mapping[str, Head], losses: Mapping[str, Any], rows: Rows, batch_size: int
+            ) -> tuple[dict[str, Predictions], dict[str, float]]:
+    """Predictions and mean loss per task over all rows of a part, in their order."""
+    data, gathered, total = rows.data, {name: {} for name in heads}, {name: [0.0, 0] for name in heads}
+    frames: dict[str, tuple[float, float]] = {}
+    model.eval()
+    for start in range(0, len(rows), batch_size):
+        chosen = range(start, min(start + batch_size, len(rows)))
+        batch = rows.batch(chosen)
+        output = model(batch.inputs, batch.lengths, batch.rows)
+        for name, raw in _outputs(output).items():
+            values = losses[name](raw, batch.targets.get(name), batch)
+            total[name][0] += float(values.double().sum())
+            total[name][1] += len(values)
+            scores = heads[name].scores(raw).double().numpy()
+            for place, score in zip(batch.rows[name].tolist(), scores):
+                gathered[name].setdefault(batch.clips[place], []).append((chosen[place], score))
+    predictions = {}
+    encoded = {d.key(c): targets for d in data.datasets for c, targets in enumerate(data.encoded[d.name])}
+    counts = {name: one.counts for name, one in data.statistics().items()}
+    for name, head in heads.items():
+        task, clips = data.tasks[name], list(gathered[name])
+        trained = None if counts[name] is None else tuple(np.flatnonzero(counts[name]).tolist())
+        targets: Any = [encoded[clip].get(name) for clip in clips]
+        hop = first = 0.0
+        if task.kind == "events":
+            scores: Any = []
+            for clip in clips:
+                stitched, hop, first, by, speed = _stitch(rows, gathered[name][clip])
+                scores.append(stitched)
+                frames[clip] = (hop, first, by, speed)
+            decided: Any = [[_seconds(event, frames[clip]) for event in found] for clip, found in zip(clips, head.decide(task, scores))]
+        else:
+            scores = np.stack([np.mean([score for _, score in gathered[name][clip]], 0) for clip in clips]) if clips else np.zeros((0,))
+            if task.kind == "regression":
+                mean, deviation = data.scaling[name]
+                scores = scores * deviation + mean
+            decided = head.decide(task, scores) if clips else scores
+            if task.kind == "multilabel":
+                targets = np.array([[label in value for label in range(len(task.labels))] for value in targets], int).reshape(-1, len(task.labels))
+            elif task.kind != "none":
+                targets = np.asarray(targets)
+        predictions[name] = Predictions(task, clips, scores, decided, targets, hop, first, trained)
+    return predictions, {name: value / count for name, (value, count) in total.items() if count}
+
+
+def _outputs(output: Any) -> Mapping[str, torch.Tensor]:
+    return output if isinstance(output, Mapping) else output.tasks
+
+
+def _stitch(rows: Rows, parts: Sequence[tuple[int, np.ndarray]]) -> tuple[np.ndarray, float, float, float, float]:
+    """Mean of overlapping windows' scores at the input's frames, with hop, first frame's time, and the clip's shift and speed."""
+    arrays = []
+    for row, score in parts:
+        array = next(a for a in (rows._array(row, name) for name in rows.data.names) if a.axis is not None)
+        frames = array.data.shape[-1]
+        repeated = np.repeat(score, -(-frames // score.shape[1]), axis=1)[:, :frames]  # an output frame covers `stride` input frames
+        arrays.append((array.frames[0] if array.frames else 0, repeated, array))
+    length = max(start + score.shape[1] for start, score, _ in arrays)
+    total, count = np.zeros((arrays[0][1].shape[0], length)), np.zeros(length)
+    for start, score, _ in arrays:
+        total[:, start:start + score.shape[1]] += score
+        count[start:start + score.shape[1]] += 1
+    last = arrays[0][2]
+    return total / np.maximum(count, 1), last.axis.hop, last.axis.first, last.by, last.speed
+
+
+def _seconds(event: tuple[int, int, int], frames: tuple[float, float, float, float]) -> tuple[float, float, int]:
+    """An event in frames as seconds of the clip: from half a hop before its first frame's centre to half a hop after its last one's."""
+    hop, first, by, speed = frames
+    onset, offset = (max(0.0, first + (frame - 0.5) * hop) / speed + by for frame in event[:2])
+    return onset, offset, event[2]
+
+
+def figures(predictions: Mapping[str, Predictions], losses: Mapping[str, float], metrics: Mapping[str, Sequence[Named]]
+            ) -> dict[str, dict[str, float]]:
+    """{task: {figure: value}}: the mean loss and what the task's metrics give."""
+    found: dict[str, dict[str, float]] = {}
+    for name, one in predictions.items():
+        found[name] = {"loss": losses[name]} if name in losses else {}
+        for metric in metrics[name]:
+            measure = metric.component.build(one.task)
+            measure.update(one)
+            found[name] |= {key: float(value) for key, value in measure.compute().items()}
+    return found

@@ -1,0 +1,223 @@
+"""Gradient descent: the built-in training paradigm.
+
+    for each epoch:  for each update:  micro-batches ─► model ─► loss per task ─► balancer ─► optimizer step
+                     validation ─► reporters ─► checkpoint ─► stop?
+    then the best and the last checkpoint on the test part
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Callable, Iterator, Mapping, Sequence
+
+import torch
+
+from ..errors import TrainingError
+from ..plugin import Batch, Named, Trainer
+from ..preparing.data import RunData
+from ..progress import Progress
+from ..runfolder import RunFolder, atomic
+from ..streams import derive, stream
+from .evaluate import _outputs, figures, predict
+from .optimizers import build_optimizer, build_schedule
+
+__all__ = ["Gradient", "GradientRun", "Setup"]
+
+
+@dataclass
+class Setup:
+    """What a trainer works with. `stop` is (task or "", figure, patience or None, higher is better)."""
+
+    heads: Mapping[str, Any]
+    losses: Mapping[str, Callable]
+    metrics: Mapping[str, Sequence[Named]]
+    primary: Mapping[str, tuple[str, bool]]
+    balancing: Any
+    batches: Callable[[int, Any], Iterator[list[int]]]
+    reporters: Any
+    optimizer: Mapping[str, Any]
+    scheduler: Mapping[str, Any]
+    progress: Progress
+    seed: int = 0
+    epochs: int | None = 10
+    updates: int | None = None
+    batch_size: int = 32
+    accumulate: int = 1
+    clip: float | None = None
+    watched: str = ""
+    patience: int | None = None
+
+
+class Gradient(Trainer):
+    """Gradient descent with checkpoints after every epoch, early stopping and exact continuation."""
+
+    def build(self) -> GradientRun:
+        return GradientRun()
+
+
+class GradientRun:
+    """One run; `stop_now` and `epoch_done` are there to be overridden."""
+
+    def run(self, model: torch.nn.Module, data: RunData, folder: RunFolder, setup: Setup) -> None:
+        self.model, self.data, self.folder, self.setup = model, data, folder, setup
+        self.rows = {part: data.rows(part) for part in ("train", "validation", "test")}
+        self.per_epoch = max(1, -(-sum(1 for _ in setup.batches(1, stream(setup.seed, "sampler", 1))) // setup.accumulate))
+        self.epochs = -(-setup.updates // self.per_epoch) if setup.updates else setup.epochs
+        self.limit = setup.updates or self.epochs * self.per_epoch
+        self.optimizer = build_optimizer(setup.optimizer, [*model.parameters(), *setup.balancing.parameters()])
+        self.schedule = build_schedule(setup.scheduler, self.optimizer, self.limit)
+        self.epoch = self.update = self.best_epoch = 0
+        self.best: float | None = None
+        self.resume()
+        setup.reporters.run_started(folder.info)
+        with torch.random.fork_rng(devices=[]):
+            while self.epoch < self.epochs and not self.stop_now():
+                self.epoch += 1
+                self.train_epoch()
+                self.epoch_done()
+            self.finish()
+
+    # One epoch --------------------------------------------------------------------------------------------------------
+
+    def train_epoch(self) -> None:
+        setup, self.rows["train"].epoch = self.setup, self.epoch
+        total = {name: [0.0, 0] for name in setup.heads}
+        batches = setup.batches(self.epoch, stream(setup.seed, "sampler", self.epoch))
+        label = f"{self.folder.path.name} epoch {self.epoch}/{self.epochs}"
+        self.model.train()
+        updates = min(self.per_epoch, self.limit - self.update)
+        for drawn in setup.progress.track((list(islice(batches, setup.accumulate)) for _ in range(updates)), updates, label):
+            if drawn:
+                self.one_update([self.rows["train"].batch(rows) for rows in drawn], total)
+        self.train_losses = {name: value / count for name, (value, count) in total.items() if count}
+        setup.balancing.epoch_ended(self.train_losses)
+
+    def one_update(self, micro: Sequence[Batch], total: dict[str, list]) -> None:
+        """One change of the parameters. A task's mean is over its rows in all micro-batches, so they are drawn first."""
+        setup, model = self.setup, self.model
+        self.update += 1
+        torch.manual_seed(derive(setup.seed, "forward", self.update) % 2**63)
+        counts: dict[str, int] = {}
+        for batch in micro:
+            for name, rows in batch.rows.items():
+                counts[name] = counts.get(name, 0) + len(rows)
+        self.optimizer.zero_grad(set_to_none=True)
+        for batch in micro:
+            output, losses = model(batch.inputs, batch.lengths, batch.rows), {}
+            for name, raw in _outputs(output).items():
+                values = setup.losses[name](raw, batch.targets.get(name), batch)
+                self._check_finite(name, values, batch)
+                losses[name] = values.sum() / counts[name]
+                total[name][0] += float(values.detach().double().sum())
+                total[name][1] += len(values)
+            shared = model.shared_parameters() if hasattr(model, "shared_parameters") else list(model.parameters())
+            setup.balancing.backward(losses, shared, getattr(output, "representation", None), batch.rows)
+        if setup.clip:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), setup.clip)
+        self.optimizer.step()
+        self.schedule.step()
+
+    def _check_finite(self, name: str, values: torch.Tensor, batch: Batch) -> None:
+        if not torch.isfinite(values).all():
+            rows = batch.rows[name].tolist()
+            clips = [batch.clips[rows[i]] for i in torch.nonzero(~torch.isfinite(values)).flatten().tolist()]
+            raise TrainingError(f"{self.folder.path.name}: the loss of task {name} is not finite at update {self.update} (epoch {self.epoch}), "
+                                f"clips {', '.join(clips[:5])}{f' and {len(clips) - 5} more' if len(clips) > 5 else ''}; lower the learning rate, "
+                                f"or look at these clips' features. The last good checkpoint is {self.folder.checkpoint('last')}")
+
+    # After an epoch ---------------------------------------------------------------------------------------------------
+
+    def epoch_done(self) -> None:
+        setup = self.setup
+        found = {"train": {name: {"loss": value} for name, value in self.train_losses.items()}}
+        predictions = {}
+        if len(self.rows["validation"]):
+            predictions["validation"], found["validation"] = self._evaluate("validation")
+        self._write(found, None)
+        better = self._better(found)
+        if better:
+            self.best_epoch = self.epoch
+            self._save("best")
+        self._save("last")
+        self.folder.update_info(epoch=self.epoch, best_epoch=self.best_epoch)
+        setup.reporters.epoch_ended(self.epoch, found, predictions)
+        shown = ", ".join(f"{name} {key} {values[key]:.4g}" for name, values in found.get("validation", found["train"]).items()
+                          for key in (setup.primary[name][0], "loss") if key in values)
+        self.folder.log(f"epoch {self.epoch}: {shown}")
+
+    def _better(self, found: Mapping[str, Any]) -> bool:
+        value = self.watched_value(found)
+        if value is None or self.best is None or value > self.best:
+            self.best = value
+            return True
+        return False
+
+    def watched_value(self, found: Mapping[str, Any]) -> float | None:
+        """What best checkpoint and early stopping look at, larger is better: `stop.on`, else minus the mean validation loss."""
+        figures_ = found.get("validation")
+        if not figures_:
+            return None
+        task, _, name = self.setup.watched.partition(".")
+        if task in figures_ and name in figures_[task]:
+            metric, higher = self.setup.primary[task]
+            return figures_[task][name] if (higher if name == metric else name != "loss") else -figures_[task][name]
+        values = [v["loss"] for v in figures_.values() if "loss" in v]
+        return -sum(values) / len(values) if values else None
+
+    def stop_now(self) -> bool:
+        """Whether validation has not improved for `patience` epochs, or all updates are made."""
+        patience = self.setup.patience
+        return self.update >= self.limit or (patience is not None and self.epoch - self.best_epoch >= patience)
+
+    def finish(self) -> None:
+        for name in ("last", "best"):
+            state = torch.load(self.folder.checkpoint(name), weights_only=True)
+            self.model.load_state_dict(state["model"])
+            predictions, found = {}, {}
+            for part in ("validation", "test"):
+                if len(self.rows[part]):
+                    predictions[part], found[part] = self._evaluate(part)
+            self._write({part: values for part, values in found.items() if part == "test"}, name, state["epoch"])
+            self.folder.save_predictions(name, predictions)
+        if "test" in found:
+            self.setup.reporters.epoch_ended(state["epoch"], {"test": found["test"]}, {"test": predictions["test"]})
+
+    def _evaluate(self, part: str) -> tuple[dict, dict]:
+        setup = self.setup
+        predictions, losses = predict(self.model, setup.heads, setup.losses, self.rows[part], setup.batch_size)
+        return predictions, figures(predictions, losses, setup.metrics)
+
+    def _write(self, found: Mapping[str, Any], checkpoint: str | None, epoch: int | None = None) -> None:
+        self.folder.append_metrics([
+            {"epoch": epoch or self.epoch, "update": self.update, "part": part, "task": task, "metric": metric, "value": value,
+             "checkpoint": checkpoint} for part, tasks in found.items() for task, values in tasks.items() for metric, value in values.items()])
+
+    # Checkpoints ------------------------------------------------------------------------------------------------------
+
+    def _save(self, name: str) -> None:
+        state = {"epoch": self.epoch, "update": self.update, "best": self.best, "best_epoch": self.best_epoch,
+                 "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict(),
+                 "balancing": dict(self.setup.balancing.state_dict())}
+        state["schedule"].pop("lr_lambdas", None)  # a function, made anew from the configuration
+        path = Path(self.folder.checkpoint(name))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic(path) as temporary:
+            torch.save(state, temporary)
+
+    def resume(self) -> None:
+        """Continue after the last finished epoch: everything random is keyed by epoch and update, so no stream needs storing."""
+        path = Path(self.folder.checkpoint("last"))
+        if not path.exists():
+            self.folder.truncate_metrics(0)
+            return
+        state = torch.load(path, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.setup.balancing.load_state_dict(state["balancing"])
+        self.epoch, self.update, self.best, self.best_epoch = state["epoch"], state["update"], state["best"], state["best_epoch"]
+        self.folder.truncate_metrics(self.epoch)
+        self.folder.update_info(epoch=self.epoch, best_epoch=self.best_epoch)
+        self.folder.log(f"continued after epoch {self.epoch}")
