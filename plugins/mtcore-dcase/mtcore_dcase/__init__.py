@@ -1,0 +1,1 @@
+"""mtcore plugin `dcase`: readers for datasets of the DCASE challenges."""

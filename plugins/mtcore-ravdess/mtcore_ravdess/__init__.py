@@ -1,0 +1,1 @@
+"""mtcore plugin `ravdess`: readers for RAVDESS, emotional speech and song."""
