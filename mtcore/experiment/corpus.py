@@ -1,0 +1,143 @@
+"""All datasets of an experiment: read, digested and split, once for all variations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Mapping, Sequence
+
+import numpy as np
+
+from ..clip import File
+from ..errors import DataError, ExperimentError
+from ..plugin import Task
+from ..preparing.split import Parts, SplitDataset, check_leaks, draw_parts, joined_groups, labels_in_one_group
+from ..progress import Progress
+from ..reading.dataset import Dataset, TaskUse, join_tasks, read
+from ..reading.digests import Digests
+from .file import Config, resolve_path
+
+__all__ = ["Corpus", "read_corpus"]
+
+
+@dataclass
+class Corpus:
+    """`digests` and `groups` (component numbers) per dataset and clip; `bad` says which clips cannot be used; `notes` go to the log."""
+
+    datasets: list[Dataset]
+    tasks: dict[str, Task]
+    digests: dict[str, list[str | None]]
+    groups: dict[str, np.ndarray]
+    parts: Parts
+    bad: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def folds(self) -> int:
+        return len(self.parts.folds)
+
+
+def read_datasets(config: Config, registry, folder: Path) -> list[Dataset]:
+    """What the readers find, with the experiment's names and labels."""
+    found = []
+    for name, one in config.datasets.items():
+        reader = registry.make("reader", one.reader, path=f"datasets.{name}.reader", search=folder)
+        uses = None
+        if isinstance(one.tasks, dict):
+            uses = [TaskUse(task, use.get("as_") or task, use.get("labels", {})) for task, use in one.tasks.items()]
+        elif one.tasks is not None:
+            uses = [TaskUse(task, task) for task in one.tasks]
+        found.append(read(name, reader, resolve_path(one.root, folder), uses))
+    return found
+
+
+def read_corpus(config: Config, registry, folder: Path, cache: Path, jobs: int = 1, progress: Progress | None = None,
+                required: Sequence[str] = ()) -> Corpus:
+    """Read, digest, split. Raises `DataError`, `ExperimentError` and `LeakError`; unreadable files are left to extraction."""
+    progress = progress or Progress()
+    datasets = read_datasets(config, registry, folder)
+    tasks = join_tasks(datasets, {name: task.labels for name, task in config.tasks.items() if task.labels})
+    for name in config.tasks:
+        if name not in tasks:
+            raise ExperimentError(f"tasks.{name}: no dataset has this task; found {', '.join(tasks)}")
+    digests, bad, split = {}, {}, []
+    keeper = Digests(cache)
+    for dataset in datasets:
+        found, errors = keeper.of([clip.audio for clip in dataset.clips], jobs=jobs, progress=progress)
+        digests[dataset.name] = found
+        bad |= {dataset.key(index): str(error) for index, error in errors.items()}
+        split.append(_split_dataset(dataset, config, found))
+    if bad and config.extract.on_error == "stop":
+        raise bad_clips(bad)
+    joined = joined_groups(split)
+    seed = config.seed if config.split.seed is None else config.split.seed
+    parts = draw_parts(split, folds=config.split.folds, test=config.split.test, validation=config.split.validation, seed=seed)
+    check_leaks(split, parts)
+    corpus = Corpus(datasets, tasks, digests, {d.name: g for d, g in zip(datasets, joined)}, parts, bad,
+                    [line for dataset in datasets for line in dataset.dropped] + list(parts.notes))
+    _drop_tasks_fixed_by_groups(corpus, config, required)
+    return corpus
+
+
+def bad_clips(bad: Mapping[str, str]) -> DataError:
+    lines = [f"  {clip}: {why}" if clip not in why else f"  {why}" for clip, why in bad.items()]
+    return DataError(f"{len(bad)} clips cannot be used:\n" + "\n".join(lines)
+                     + "\nMend or remove them, or say on_error = \"skip\" in [extract] to go on without them")
+
+
+def group_name(dataset: Dataset, config: Config) -> str | None:
+    return config.datasets[dataset.name].group or dataset.reader.component.default_group
+
+
+def _split_dataset(dataset: Dataset, config: Config, digests: Sequence[str | None]) -> SplitDataset:
+    group = config.datasets[dataset.name].group
+    if group and not any(group in clip.groups for clip in dataset.clips):
+        known = sorted({name for clip in dataset.clips for name in clip.groups})
+        raise ExperimentError(f"datasets.{dataset.name}.group: {dataset.reader.name} gives the groups {', '.join(known) or 'none'}; found {group!r}")
+    audio = [(digest or f"bad:{dataset.name}:{i}", *((clip.audio.start, clip.audio.stop) if isinstance(clip.audio, File) else (0.0, None)))
+             for i, (digest, clip) in enumerate(zip(digests, dataset.clips))]
+    return SplitDataset(dataset.name, [dataset.group(i, group_name(dataset, config)) for i in range(len(dataset.clips))], audio,
+                        [clip.parts for clip in dataset.clips], _labels(dataset, config.split.stratify))
+
+
+def _labels(dataset: Dataset, stratify: str | None) -> np.ndarray:
+    """Counts to stratify by: of the task that the experiment names, else of the first with labels."""
+    names = [stratify] if stratify in dataset.tasks else [name for name, task in dataset.tasks.items() if task.labels]
+    labels = dataset.tasks[names[0]].labels if names else ()
+    counts = np.zeros((len(dataset.clips), len(labels)))
+    for row, clip in enumerate(dataset.clips):
+        if names and names[0] in clip.targets:
+            for label in dataset.tasks[names[0]].labels_of(clip.targets[names[0]]):
+                counts[row, labels.index(label)] = 1
+    return counts
+
+
+def _drop_tasks_fixed_by_groups(corpus: Corpus, config: Config, required: Sequence[str]) -> None:
+    """A label whose clips all lie in one group cannot be both trained and tested."""
+    for dataset in list(corpus.datasets):
+        group = group_name(dataset, config)
+        for name, task in list(dataset.tasks.items()):
+            if not task.labels or any(clip.parts for clip in dataset.clips):
+                continue
+            counts = np.zeros((len(dataset.clips), len(task.labels)))
+            for row, clip in enumerate(dataset.clips):
+                if name in clip.targets:
+                    counts[row, [task.labels.index(label) for label in task.labels_of(clip.targets[name])]] = 1
+            single = np.asarray(labels_in_one_group(counts, corpus.groups[dataset.name]))
+            held = [label for label, one, count in zip(task.labels, single, counts.sum(0)) if one and count > 0]
+            if not held or len(held) < np.count_nonzero(counts.sum(0)):
+                if held:
+                    corpus.notes.append(f"warning: dataset {dataset.name}, task {name}: all clips of {', '.join(held)} lie in one group "
+                                        f"({group or 'clip'}), so that they cannot be both trained and tested")
+                continue
+            other = sorted({g for clip in dataset.clips for g in clip.groups} - {group, name})
+            if config.datasets[dataset.name].tasks is not None or name in required or len(dataset.tasks) == 1:
+                raise ExperimentError(f"dataset {dataset.name}: every label of task {name} lies in one group, since the split is by {group}: "
+                                      f"it cannot be both trained and tested. Split by another group (datasets.{dataset.name}.group = "
+                                      f"{' or '.join(map(repr, other)) or '…'}), or leave the task out")
+            corpus.notes.append(f"dataset {dataset.name}: task {name} left out, since each of its labels lies in one group of {group}")
+            tasks = {key: value for key, value in dataset.tasks.items() if key != name}
+            replaced = Dataset(dataset.name, dataset.reader, dataset.root, tasks, dataset.clips, dataset.dropped, dataset.mapped)
+            corpus.datasets[corpus.datasets.index(dataset)] = dataset = replaced
+    held_tasks = {name for dataset in corpus.datasets for name in dataset.tasks}
+    corpus.tasks = {name: task for name, task in corpus.tasks.items() if name in held_tasks}
