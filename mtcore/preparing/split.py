@@ -1,0 +1,367 @@
+"""Splits: which clip lies in which part, in each fold. Never by clip alone: what shares a group or audio moves as one.
+
+    groups and overlapping audio ─► components ─► given parts hold, the rest is drawn ─► per fold and clip: train, validation or test
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any, Mapping, Sequence
+
+import numpy as np
+from scipy.sparse import coo_array, csr_array
+from scipy.sparse.csgraph import connected_components
+
+from ..clip import PARTS
+from ..errors import ExperimentError, LeakError
+from ..streams import stream
+
+__all__ = ["FREE", "UNUSED", "Parts", "SplitDataset", "assign", "check_leaks", "draw_parts", "joined_groups", "labels_in_one_group"]
+
+TRAIN, VALIDATION, TEST = range(len(PARTS))
+UNUSED, FREE = -1, -2
+_TICK = 1e-5
+"""Seconds. What overlaps by less does not overlap: stretches that touch differ by rounding only."""
+_TIE = 1e-6
+"""Parts that lack the same but for this share of a group are equal, and chance decides."""
+
+
+@dataclass(frozen=True)
+class SplitDataset:
+    """What a split needs to know of a dataset, per clip.
+
+    groups      value of the chosen group; None: independent of all others
+    audio       digest, start and stop in seconds (None: to the end); digest None: like no other
+    parts       by scheme, as in `Clip.parts`
+    labels      [clips, labels], dense or sparse: what shall be spread evenly, as counts; no columns: nothing
+    parts_only  the only parts it is used in; None: all
+    """
+
+    name: str
+    groups: Sequence[str | None]
+    audio: Sequence[tuple[str | None, float, float | None]]
+    parts: Sequence[Mapping[str, str]]
+    labels: Any
+    parts_only: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Parts:
+    """By fold, by dataset: int8 per clip, an index of `PARTS` or -1 for unused; `notes` are lines for the log."""
+
+    folds: list[dict[str, np.ndarray]]
+    notes: list[str] = field(default_factory=list)
+
+
+def joined_groups(datasets: Sequence[SplitDataset]) -> list[np.ndarray]:
+    """Per dataset, the component of each clip. Clips with the same group value (of whatever dataset) or overlapping stretches of
+    identical audio are in one, and so is what hangs together through others."""
+    pool = _Pool(datasets)
+    return np.split(pool.component, np.cumsum(pool.sizes)[:-1])
+
+
+def draw_parts(datasets: Sequence[SplitDataset], *, folds: int | str, test: float, validation: float, seed: int) -> Parts:
+    """Parts of all clips, the same whatever the order of the datasets.
+
+    Given parts hold in every fold; a dataset that brings test clips is tested on those only, one that brings validation clips is
+    validated on those only. Of the rest, every component is test in one of `folds` folds, or in a share `test` for one fold; a share
+    `validation` of what is left for training is drawn per fold. With folds = "official" fold k is what the datasets' schemes `foldk`
+    say; datasets without are drawn in the same number.
+
+    Raises `LeakError` where given parts tear a component apart, `ExperimentError` for shares, folds and too few groups.
+    """
+    datasets = sorted(datasets, key=lambda dataset: dataset.name)
+    number, own = _own_folds(datasets) if folds == "official" else (folds, np.zeros(len(datasets), bool))
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+        raise ExperimentError(f'split.folds: expected a number from 1 on or "official", found {folds!r}')
+    for name, share in (("test", test), ("validation", validation)):
+        if not 0 <= share < 1:
+            raise ExperimentError(f"split.{name}: expected a share from 0 to below 1, found {share!r}")
+    pool = _Pool(datasets)
+    given = pool.scheme("given")
+    brings_test = own | pool.datasets_with(given == TEST)
+    tested = _draw_test(pool, given, brings_test, number, test, stream(seed, "split", "test"))
+    pool.notes += [f"dataset {d.name}: tested on the clips that it brings as {'folds' if o else 'test'}"
+                   for d, brings, o in zip(datasets, brings_test, own) if brings]
+    drawn = []
+    for fold in range(number):
+        fixed = pool.scheme(f"fold{fold + 1}", given, own) if own.any() else given
+        part = _whole(pool, fixed, f"the given parts of fold {fold + 1}" if own.any() else "the given parts")
+        part = np.where(part != FREE, part, np.where(tested == fold, TEST, pool.default))
+        part = _draw_validation(pool, fixed, part, validation, stream(seed, "split", "validation", fold), fold + 1)
+        clips = part[pool.component].astype(np.int8)
+        unused = fixed == UNUSED
+        clips[unused | ~pool.allowed[pool.dataset, clips]] = UNUSED
+        drawn.append(dict(zip((d.name for d in datasets), np.split(clips, np.cumsum(pool.sizes)[:-1]))))
+        pool.notes += [f"fold {fold + 1}: {np.sum(clips == UNUSED)} clips of dataset {name} are not used"
+                       for name, clips in drawn[-1].items() if (clips == UNUSED).any()]
+    return Parts(drawn, pool.notes)
+
+
+def check_leaks(datasets: Sequence[SplitDataset], parts: Parts) -> None:
+    """Raise `LeakError` if any component lies in two parts of one fold."""
+    pool = _Pool(datasets)
+    for number, fold in enumerate(parts.folds, 1):
+        _whole(pool, np.concatenate([fold[dataset.name] for dataset in datasets]), f"fold {number}")
+
+
+def labels_in_one_group(labels: np.ndarray, components: np.ndarray) -> np.ndarray:
+    """Per label: do all its clips lie in one component, although there are several? Such a label cannot be both trained and tested.
+
+    labels      [clips, labels], above 0 where a clip has the label
+    components  [clips], as `joined_groups` gives them
+    """
+    if not len(components) or (components == components[0]).all():
+        return np.zeros(labels.shape[1], bool)
+    having = (components[labels[:, column] > 0] for column in range(labels.shape[1]))
+    return np.array([len(some) > 0 and (some == some[0]).all() for some in having], bool)
+
+
+# Drawing --------------------------------------------------------------------------------------------------------------
+
+
+def assign(counts: Any, shares: Sequence[float], rng: np.random.Generator, everywhere: int = 0) -> np.ndarray:
+    """Divide groups into parts so that each label is spread in the given shares; gives the part of each group.
+
+    counts      [groups, labels], dense or sparse, no row empty
+    shares      [parts], their sum is 1
+    everywhere  so many first labels get into every part, if they have as many groups as there are parts
+
+    Greedy: the groups with the largest share of any label come first, and each goes to the part that lacks most of the group's labels,
+    in shares of what there is of each; so the summed squares of what is lacking fall fastest. For groups of one clip this is iterative
+    stratification (Sechidis, Tsoumakas and Vlahavas, ECML PKDD 2011), and for one label each it is stratified sampling.
+    """
+    counts = csr_array(counts, dtype=float)
+    shares = np.asarray(shares, float)
+    total = counts.sum(axis=0)
+    inverse = np.divide(1, total, out=np.zeros_like(total), where=total > 0)
+    need = total[:, None] * shares
+    # Groups with the same counts are interchangeable and divided at once: a million clips need as many steps as there are labels.
+    _, first, kind = np.unique(counts @ rng.random(len(total)), return_index=True, return_inverse=True)
+    shuffled = rng.permutation(len(kind))
+    members = np.split(shuffled[np.argsort(kind[shuffled], kind="stable")], np.cumsum(np.bincount(kind))[:-1])
+    chance = rng.random((len(first), len(shares))) * _TIE
+    weights = (counts * inverse**2).data / np.repeat(counts.multiply(counts) @ inverse**2, np.diff(counts.indptr))
+    largest = (counts * inverse).max(axis=1).toarray().ravel()[first]
+    part = np.empty(len(kind), np.int64)
+    for block in np.lexsort((chance[:, 0], -largest)).tolist():
+        row = slice(*counts.indptr[first[block]:first[block] + 2])
+        labels, groups = counts.indices[row], members[block]
+        lacking = weights[row] @ need[labels] + chance[block]  # in groups of this kind
+        if len(groups) == 1:
+            part[groups[0]] = chosen = lacking.argmax()
+            need[labels, chosen] -= counts.data[row]
+        else:
+            taken = _divide(lacking, len(groups))
+            need[labels] -= counts.data[row][:, None] * taken
+            part[groups] = np.repeat(np.arange(len(shares)), taken)
+    _fill_empty(part, counts, shares, everywhere)
+    return part
+
+
+def _divide(lacking: np.ndarray, number: int) -> np.ndarray:
+    """How many of `number` equal groups each part gets, if each goes to where most are lacking then."""
+    # All but a few are known at once: those above the level at which all were used up if groups were divisible.
+    falling = np.sort(lacking)[::-1]
+    levels = (np.cumsum(falling) - number) / np.arange(1, len(lacking) + 1)
+    taken = np.maximum(lacking - levels[np.sum(falling > levels) - 1], 0).astype(np.int64)
+    for _ in range(number - taken.sum()):
+        taken[(lacking - taken).argmax()] += 1
+    return taken
+
+
+def _fill_empty(part: np.ndarray, counts: csr_array, shares: np.ndarray, everywhere: int) -> None:
+    """Give each part that has no group with one of the first labels the smallest such group of the part that has most."""
+    having = counts[:, :everywhere].tocsc()
+    tally = np.zeros((len(shares), everywhere), np.int64)
+    np.add.at(tally, (part[having.indices], np.repeat(np.arange(everywhere), np.diff(having.indptr))), 1)
+    for label, empty in zip(*np.nonzero((tally == 0).T & (shares > 0))):
+        source = tally[:, label].argmax()
+        column = slice(having.indptr[label], having.indptr[label + 1])
+        groups = having.indices[column][np.argsort(having.data[column], kind="stable")]
+        for group in groups[part[groups] == source]:
+            labels = counts.indices[counts.indptr[group]:counts.indptr[group + 1]]
+            labels = labels[labels < everywhere]
+            if (tally[source, labels] > 1).all():
+                part[group] = empty
+                tally[source, labels] -= 1
+                tally[empty, labels] += 1
+                break
+
+
+def _draw_test(pool: _Pool, given: np.ndarray, brings: np.ndarray, folds: int, test: float, rng: np.random.Generator) -> np.ndarray:
+    """The fold in which each component is tested; other numbers: in none, or given."""
+    drawn = ~brings & pool.allowed[:, TEST] & (pool.rest != TEST)
+    clips = drawn[pool.dataset]
+    free = (_whole(pool, given, "the given parts") == FREE) & ~pool.has(brings[pool.dataset]) & pool.has(clips)
+    if folds == 1 and not test:
+        return np.full(len(free), UNUSED)
+    counts, least = pool.counts(free, clips), max(folds, 2)
+    for dataset, groups in zip(pool.datasets, pool.tally(counts)):
+        if 0 < groups < least:
+            raise ExperimentError(f"dataset {dataset.name}: expected at least {least} groups to draw "
+                                  f"{f'{folds} folds' if folds > 1 else 'a test part'} from, found {groups}: "
+                                  f"{pool.names(np.flatnonzero(free & pool.has(pool.of(dataset))))}; choose fewer folds (split.folds) "
+                                  f"or another group (datasets.{dataset.name}.group)")
+    shares = [1 / folds] * folds if folds > 1 else [test, 1 - test]
+    return pool.spread(free, counts, shares, rng)
+
+
+def _draw_validation(pool: _Pool, fixed: np.ndarray, part: np.ndarray, share: float, rng: np.random.Generator, fold: int) -> np.ndarray:
+    """`part` per component, with validation drawn out of training."""
+    if not share:
+        return part
+    used = fixed != UNUSED
+    brings = pool.datasets_with(fixed == VALIDATION)
+    drawn = ~brings & pool.allowed[:, VALIDATION] & (pool.rest == TRAIN)
+    clips = drawn[pool.dataset] & used
+    free = (part == TRAIN) & ~pool.has(brings[pool.dataset] & used) & pool.has(clips)
+    single = pool.tally(pool.counts(free, clips)) == 1
+    pool.notes += [f"fold {fold}: no validation from dataset {pool.datasets[number].name}: one group is left for training"
+                   for number in np.flatnonzero(single)]
+    free &= ~pool.has(single[pool.dataset] & used)
+    return np.where(pool.spread(free, pool.counts(free, clips), [1 - share, share], rng) == 1, VALIDATION, part)
+
+
+# Checks and bookkeeping -----------------------------------------------------------------------------------------------
+
+
+def _own_folds(datasets: Sequence[SplitDataset]) -> tuple[int, np.ndarray]:
+    """Number of the datasets' own folds, and which datasets have them."""
+    numbers = []
+    for dataset in datasets:
+        schemes = {scheme for parts in dataset.parts for scheme in parts}
+        numbers.append(sorted(int(scheme[4:]) for scheme in schemes if re.fullmatch("fold[1-9][0-9]*", scheme)))
+        if numbers[-1] != list(range(1, len(numbers[-1]) + 1)):
+            raise ExperimentError(f"dataset {dataset.name}: expected schemes fold1, fold2, …, found "
+                                  f"{', '.join(f'fold{number}' for number in numbers[-1])}")
+    found = {dataset.name: len(some) for dataset, some in zip(datasets, numbers) if some}
+    if not found:
+        raise ExperimentError('split.folds = "official": expected a dataset with folds of its own, found none among '
+                              f"{', '.join(dataset.name for dataset in datasets)}; give a number of folds")
+    if len(set(found.values())) > 1:
+        raise ExperimentError('split.folds = "official": expected datasets with the same number of own folds, found '
+                              f"{', '.join(f'{name}: {number}' for name, number in found.items())}; give a number of folds")
+    return next(iter(found.values())), np.array([bool(some) for some in numbers])
+
+
+def _whole(pool: _Pool, parts: np.ndarray, where: str) -> np.ndarray:
+    """The part of each component, FREE where no clip says; `LeakError` where its clips say different ones."""
+    holds = np.stack([pool.has(parts == part) for part in range(len(PARTS))])
+    torn = np.flatnonzero(holds.sum(axis=0) > 1)
+    if len(torn):
+        names = [pool.datasets[number].name for number in np.unique(pool.dataset[np.isin(pool.component, torn) & (parts >= 0)])]
+        raise LeakError(f"{where}: expected every group in one part, found {len(torn)} in two or more (dataset {', '.join(names)}): "
+                        f"{pool.names(torn, holds)}; choose as `group` what the parts keep together, or correct the parts")
+    return np.where(holds.any(axis=0), holds.argmax(axis=0), FREE)
+
+
+class _Pool:
+    """All clips of all datasets in one row, with the component of each."""
+
+    def __init__(self, datasets: Sequence[SplitDataset]):
+        self.datasets, self.notes = datasets, []
+        self.sizes = [len(dataset.groups) for dataset in datasets]
+        self.dataset = np.repeat(np.arange(len(datasets), dtype=np.int32), self.sizes)
+        self.component = self._join()
+        self.size = int(self.component.max(initial=-1)) + 1
+        self.allowed = np.array([[part in (d.parts_only or PARTS) for part in PARTS] for d in datasets], bool)
+        self.rest = self.allowed.argmax(axis=1)  # the part of what is not drawn for another
+        self.default = np.full(self.size, TEST)
+        for part in (VALIDATION, TRAIN):
+            self.default[self.has((self.rest == part)[self.dataset])] = part
+
+    def _join(self) -> np.ndarray:
+        """A clip is an edge between its group and its chain of overlapping stretches."""
+        codes: dict[str, int] = {}
+        group = np.fromiter((-1 if value is None else codes.setdefault(value, len(codes)) for d in self.datasets for value in d.groups),
+                            np.int64, len(self.dataset))
+        chain = self._chains()
+        chains, grouped = int(chain.max(initial=-1)) + 1, group >= 0
+        nodes = chains + len(codes)
+        edges = coo_array((np.ones(grouped.sum(), np.int8), (chain[grouped], chains + group[grouped])), shape=(nodes, nodes))
+        number = connected_components(edges, directed=False)[1]
+        return np.unique(number[chain], return_inverse=True)[1].astype(np.int32)
+
+    def _chains(self) -> np.ndarray:
+        """Number of the uninterrupted run of identical audio that each clip is cut from."""
+        codes: dict[Any, int] = {}
+        column = lambda number: (audio[number] for dataset in self.datasets for audio in dataset.audio)
+        count = len(self.dataset)
+        code = np.fromiter((codes.setdefault(object() if digest is None else digest, len(codes)) for digest in column(0)), np.int64, count)
+        start = np.fromiter((round(time / _TICK) for time in column(1)), np.int64, count)
+        stop = np.fromiter((-1 if time is None else round(time / _TICK) for time in column(2)), np.int64, count)
+        span = max(start.max(initial=0), stop.max(initial=0)) + 2
+        begin, end = code * span + start, code * span + np.where(stop < 0, span - 1, stop)
+        order = np.argsort(begin, kind="stable")
+        reached = np.maximum.accumulate(end[order])
+        chain = np.empty(count, np.int64)
+        chain[order] = np.cumsum(np.r_[True, begin[order][1:] >= reached[:-1]]) - 1
+        return chain
+
+    def scheme(self, name: str, given: np.ndarray | None = None, own: np.ndarray | None = None) -> np.ndarray:
+        """Part of each clip in a scheme, FREE where it has none; of an own fold with what is given beside it, UNUSED where neither is."""
+        code = {part: number for number, part in enumerate(PARTS)} | {None: FREE}
+        parts = np.fromiter((code[parts.get(name)] for d in self.datasets for parts in d.parts), np.int8, len(self.dataset))
+        if own is None:
+            return parts
+        differ = own[self.dataset] & (parts != FREE) & (given != FREE) & (parts != given)
+        if differ.any():
+            names = ", ".join(self.datasets[number].name for number in np.unique(self.dataset[differ]))
+            raise LeakError(f"{name}: expected parts as in `given`, which holds in every fold, found {differ.sum()} clips with others "
+                            f"(dataset {names}); correct the reader's or the table's parts")
+        parts = np.where((parts != FREE) & own[self.dataset], parts, given)
+        return np.where((parts == FREE) & own[self.dataset], np.int8(UNUSED), parts)
+
+    def of(self, dataset: SplitDataset) -> np.ndarray:
+        return np.array([some is dataset for some in self.datasets])[self.dataset]
+
+    def has(self, clips: np.ndarray) -> np.ndarray:
+        """Components that hold one of these clips."""
+        return np.bincount(self.component[clips], minlength=self.size) > 0
+
+    def datasets_with(self, clips: np.ndarray) -> np.ndarray:
+        return np.bincount(self.dataset[clips], minlength=len(self.datasets)) > 0
+
+    def counts(self, components: np.ndarray, clips: np.ndarray) -> csr_array:
+        """[components, datasets + labels of each]: clips, so that each dataset is divided in the shares, and labels; of these only."""
+        number = np.cumsum(components) - 1
+        chosen = clips & components[self.component]
+        rows, columns, values = [number[self.component[chosen]]], [self.dataset[chosen]], [np.ones(chosen.sum())]
+        width, first = len(self.datasets), 0
+        for dataset, size in zip(self.datasets, self.sizes):
+            labels = coo_array(dataset.labels)
+            here = chosen[first + labels.row]
+            rows.append(number[self.component[first + labels.row[here]]])
+            columns.append(width + labels.col[here])
+            values.append(labels.data[here])
+            width, first = width + labels.shape[1], first + size
+        triples = np.concatenate(values).astype(float), (np.concatenate(rows), np.concatenate(columns))
+        return csr_array(triples, shape=(int(components.sum()), width))
+
+    def tally(self, counts: csr_array) -> np.ndarray:
+        """Components per dataset."""
+        return np.bincount(counts.indices[counts.indices < len(self.datasets)], minlength=len(self.datasets))
+
+    def spread(self, components: np.ndarray, counts: csr_array, shares: Sequence[float], rng: np.random.Generator) -> np.ndarray:
+        """What `assign` makes of these components; UNUSED for the others."""
+        part = np.full(self.size, UNUSED)
+        if components.any():
+            part[components] = assign(counts, shares, rng, everywhere=len(self.datasets))
+        return part
+
+    def names(self, components: np.ndarray, holds: np.ndarray | None = None) -> str:
+        """The first few components by their groups, or by their audio, with the parts they lie in."""
+        texts = []
+        for component in components[:5]:
+            clips = np.flatnonzero(self.component == component)
+            found = dict.fromkeys(self._name(clip) for clip in clips[:1000])
+            parts = "" if holds is None else f" ({', '.join(np.array(PARTS)[holds[:, component]])})"
+            texts.append(" + ".join(list(found)[:3]) + (" + …" if len(found) > 3 else "") + parts)
+        return ", ".join(texts) + (", …" if len(components) > 5 else "")
+
+    def _name(self, clip: int) -> str:
+        dataset = self.dataset[clip]
+        place = clip - sum(self.sizes[:dataset])
+        return self.datasets[dataset].groups[place] or f"audio {(self.datasets[dataset].audio[place][0] or 'without digest')[:8]}"
