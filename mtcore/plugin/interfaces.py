@@ -309,7 +309,7 @@ class Head(Component):
         """The module's forward takes a `Representation` of the rows that have the task and gives the raw output that the loss takes:
         multiclass [n, labels], binary [n], multilabel [n, labels], regression [n], events [n, labels, frames]."""
 
-    def scores(self, output: Tensor) -> Tensor:
+    def scores(self, task: Task, output: Tensor) -> Tensor:
         """What can be averaged over a clip's windows: probabilities of the same shape, or values. Default: as it is."""
         return output
 

@@ -28,7 +28,7 @@ def predict(model: torch.nn.Module, heads: Mapping[str, Head], losses: Mapping[s
             values = losses[name](raw, batch.targets.get(name), batch)
             total[name][0] += float(values.double().sum())
             total[name][1] += len(values)
-            scores = heads[name].scores(raw).double().numpy()
+            scores = heads[name].scores(data.tasks[name], raw).double().numpy()
             for place, score in zip(batch.rows[name].tolist(), scores):
                 gathered[name].setdefault(batch.clips[place], []).append((chosen[place], score))
     predictions = {}
