@@ -56,12 +56,12 @@ class Registry:
             raise ExperimentError(f"unknown kind of component {kind!r}{near(kind, KINDS)}; kinds are {', '.join(KINDS)}")
         return [(full, spec) for full, spec in self._specs if kind in (None, spec.kind)]
 
-    def find(self, kind: str, name: str) -> tuple[str, Spec]:
-        """Full name and spec. A short name works while it is unique in its kind.
+    def find(self, kind: str | None, name: str) -> tuple[str, Spec]:
+        """Full name and spec. A short name works while it is unique in its kind (None: among all kinds).
 
         Raises `UnknownComponent`; `ExperimentError` for an ambiguous name; `PluginError` if its plugin is installed but not well.
         """
-        return self._find((kind,), name)
+        return self._find(tuple(KINDS) if kind is None else (kind,), name)
 
     def load(self, kind: str, name: str, search: Path | None = None) -> type[Component]:
         """Import the component's class. `name` is a name, or "package.module:Class" (looked for in the folder `search`, too)."""
@@ -132,9 +132,11 @@ class Registry:
         found = [(full, spec) for full, spec in candidates if name in (full, spec.name)]
         if len(found) == 1:
             return found[0]
-        what = " or ".join(kinds)
+        what = "component" if len(kinds) == len(KINDS) else " or ".join(kinds)
         if found:
-            raise ExperimentError(f"{name!r} is ambiguous among {what}s; write one of {', '.join(full for full, _ in found)}")
+            several = len({spec.kind for _, spec in found}) > 1
+            names = [f"{spec.kind}:{full}" if several else full for full, spec in found]
+            raise ExperimentError(f"{name!r} is the name of more than one {what}; write one of {', '.join(names)}")
         plugin, dot, short = name.partition(".")
         mine = [known for known in self.plugins if known.name == plugin]
         ill = [known for known in self.plugins if not known.loaded]
@@ -151,7 +153,7 @@ class Registry:
             message += "\n" + ", ".join(elsewhere)
         if not dot and ill:
             message += f"\nplugins that are not loaded: {', '.join(f'{known.name} ({known.state})' for known in ill)}; see mtcore list-plugins"
-        raise UnknownComponent(f"{message}\nsee mtcore list {kinds[0]}")
+        raise UnknownComponent(f"{message}\nsee mtcore list{' ' + kinds[0] if len(kinds) == 1 else ''}")
 
 
 @lru_cache(maxsize=1)

@@ -1,0 +1,203 @@
+"""`mtcore list-plugins`, `mtcore list` and `mtcore info`."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import tempfile
+from collections import Counter
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..errors import ExperimentError, PluginError, UnknownComponent
+from ..plugin.loader import Plugin, discover, near, normalised
+from ..plugin.registry import Registry, get_registry, resolve_target
+from ..plugin.specs import KINDS, Spec
+from .table import format_table
+
+__all__ = ["info_command", "list_command", "list_plugins_command"]
+
+_PLURALS = {"losses" if kind == "loss" else f"{kind}s": kind for kind in KINDS}
+
+_ATTRIBUTES = {"reader": ("default_group", "ignored"), "preparer": ("acts_on", "fitted", "random"), "head": ("kinds",),
+               "loss": ("kinds",), "metric": ("kinds", "primary", "higher_is_better")}
+"""What `info` shows of a class besides its parameters."""
+
+
+@click.command("list-plugins")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.option("--strict", is_flag=True, help="End with 3 if a plugin is neither ok nor blocked (also MTCORE_STRICT_PLUGINS=1).")
+@click.option("--no-load", is_flag=True, help="Import no plugin: names, versions and what metadata tell.")
+@click.option("--causes", metavar="NAME", help="All that is known of one plugin that is not ok, with the traceback.")
+def list_plugins_command(as_json: bool, strict: bool, no_load: bool, causes: str | None) -> None:
+    """Plugins: version, state, what each provides, why one is broken."""
+    plugins = shown = discover(load=False) if no_load else get_registry().plugins
+    if causes:
+        shown = [plugin for plugin in plugins if normalised(causes) in (plugin.name, plugin.distribution)]
+        if not shown:
+            raise UnknownComponent(f"no plugin {causes!r} is installed{near(causes, [plugin.name for plugin in plugins])}")
+    if as_json:
+        click.echo(json.dumps([_plugin_json(plugin) for plugin in shown], indent=2))
+    elif causes:
+        click.echo("\n\n".join(map(_in_full, shown)))
+    else:
+        click.echo(format_table([(plugin.name, plugin.distribution, plugin.version, plugin.state, _note(plugin)) for plugin in shown],
+                                ("plugin", "distribution", "version", "state", "provides, or what is wrong")))
+    bad = [plugin for plugin in plugins if plugin.state not in ("ok", "blocked", "found")]
+    if bad and (strict or os.environ.get("MTCORE_STRICT_PLUGINS", "0") not in ("", "0")):
+        raise PluginError(f"not well: {', '.join(f'{plugin.name} ({plugin.state})' for plugin in bad)}; "
+                          f"see mtcore list-plugins --causes {bad[0].name}")
+    if bad and not as_json and not causes:
+        click.echo(f"\nmtcore list-plugins --causes {bad[0].name} shows more.")
+
+
+def _provides(plugin: Plugin) -> str:
+    counts = Counter(spec.kind for spec in plugin.specs)
+    plural = {kind: name for name, kind in _PLURALS.items()}
+    return ", ".join(f"{n} {kind if n == 1 else plural[kind]}" for kind, n in counts.items())
+
+
+def _note(plugin: Plugin) -> str:
+    cause = str(plugin.cause).splitlines()[0] if plugin.cause else ""
+    return "; ".join(filter(None, (_provides(plugin), cause, plugin.remark)))
+
+
+def _in_full(plugin: Plugin) -> str:
+    lines = [f"{plugin}: {plugin.state}", _provides(plugin), plugin.remark]
+    if plugin.cause:
+        lines += [str(plugin.cause), plugin.cause.traceback.rstrip()]
+    return "\n".join(filter(None, lines))
+
+
+def _plugin_json(plugin: Plugin) -> dict[str, Any]:
+    return {"name": plugin.name, "distribution": plugin.distribution, "version": plugin.version, "state": plugin.state,
+            "remark": plugin.remark, "seconds": plugin.seconds, "cause": vars(plugin.cause) if plugin.cause else None,
+            "components": [{"kind": spec.kind, "name": f"{plugin.name}.{spec.name}", "summary": spec.summary} for spec in plugin.specs]}
+
+
+@click.command("list")
+@click.argument("kind", required=False)
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def list_command(kind: str | None, as_json: bool) -> None:
+    """Components by kind, one line each. KIND is for instance readers or trunk; default: all."""
+    registry = get_registry()
+    found = registry.specs(_PLURALS.get(kind, kind))
+    if as_json:
+        click.echo(json.dumps([{"kind": spec.kind, **vars(spec), "name": full} for full, spec in found], indent=2))
+        return
+    found = sorted(found, key=lambda pair: (list(KINDS).index(pair[1].kind), pair[0].partition(".")[0] != "core", pair[0]))
+    click.echo(format_table([(spec.kind, full, spec.summary) for full, spec in found], ("kind", "name", "summary")))
+    ill = [f"{plugin.name} ({plugin.state})" for plugin in registry.plugins if not plugin.loaded]
+    if ill:
+        click.echo(f"not loaded: {', '.join(ill)}; see mtcore list-plugins", err=True)
+
+
+@click.command("info")
+@click.argument("name")
+@click.option("--root", type=click.Path(path_type=Path), metavar="DIR", help="A reader's dataset; default: its example, built for this.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def info_command(name: str, root: Path | None, as_json: bool) -> None:
+    """One component: parameters, tasks, licence, layout. NAME is a name or, where several kinds have it, KIND:NAME."""
+    registry = get_registry()
+    kind, colon, rest = name.partition(":")
+    full, spec = registry.find(_PLURALS.get(kind, kind), rest) if colon else registry.find(None, name)
+    if root is not None and spec.kind != "reader":
+        raise ExperimentError(f"--root is a dataset's folder, but {full} is a {spec.kind}")
+    told = _told(registry, full, spec, root)
+    click.echo(json.dumps(told, indent=2, default=str) if as_json else _told_as_text(told))
+
+
+def _told(registry: Registry, full: str, spec: Spec, root: Path | None) -> dict[str, Any]:
+    """All that is to be said of a component, as JSON takes it."""
+    from ..plugin.building import parameters_of, type_name  # msgspec; the lists do without
+
+    cls = registry.load(spec.kind, full)
+    parameters = parameters_of(cls)
+    doc = inspect.cleandoc(cls.__doc__ or "")
+    told = {"name": full, "kind": spec.kind, "summary": spec.summary, "target": spec.target, "revision": spec.revision,
+            "doc": "" if doc.startswith(f"{cls.__name__}(") else doc,  # what dataclass writes where there is none
+            **_attributes(cls, spec.kind),
+            "parameters": [{**vars(parameter), "type": type_name(parameter.type)} for parameter in parameters]}
+    if spec.kind == "reader":
+        told.update({key: getattr(cls.info, key, "") for key in ("title", "licence", "homepage", "layout", "citation")},
+                    downloads=[vars(download) for download in getattr(cls.info, "downloads", ())])
+        missing = [parameter.name for parameter in parameters if parameter.required]
+        if missing:
+            told["dataset"] = {"of": f"not read: it needs {', '.join(missing)}"}
+        elif root is not None or spec.example:
+            reader = registry.make("reader", full).component
+            told.update(_attributes(reader, spec.kind), dataset=_dataset(reader, full, spec, root))
+    return told
+
+
+def _attributes(component: Any, kind: str) -> dict[str, Any]:
+    """Of a class or an instance; some depend on parameters and are properties, which a class cannot tell."""
+    values = {key: getattr(component, key) for key in _ATTRIBUTES.get(kind, ())}
+    return {key: None if isinstance(value, property) else value for key, value in values.items()}
+
+
+def _dataset(reader: Any, full: str, spec: Spec, root: Path | None) -> dict[str, Any]:
+    """Tasks and groups of what lies below `root`, or of the reader's example."""
+    with tempfile.TemporaryDirectory() if root is None else nullcontext(root) as folder:
+        if root is None:
+            try:
+                resolve_target(spec.example)(Path(folder))
+            except Exception as error:
+                raise PluginError(f"the example of {full} ({spec.example}) failed: {type(error).__name__}: {error}") from error
+        tasks = [{"name": task.name, "kind": task.kind, "labels": list(task.labels), "unit": task.unit}
+                 for task in reader.tasks(Path(folder))]
+        groups: dict[str, set[str]] = {}
+        schemes: set[str] = set()
+        count = 0
+        for clip in reader.clips(Path(folder)):
+            count += 1
+            schemes.update(clip.parts)
+            for group, value in clip.groups.items():
+                groups.setdefault(group, set()).add(value)
+    return {"of": "its example" if root is None else str(root), "clips": count, "tasks": tasks,
+            "groups": {group: len(values) for group, values in groups.items()}, "parts": sorted(schemes)}
+
+
+def _told_as_text(told: dict[str, Any]) -> str:
+    blocks = [f"{told['kind']} {told['name']}: {told['summary']}\n{told['target']}, revision {told['revision']}", told["doc"],
+              "\n".join(f"{key.replace('_', ' ')}: {_plain(told[key])}" for key in
+                        (*_ATTRIBUTES.get(told["kind"], ()), "title", "licence", "homepage", "citation") if told.get(key) not in (None, "", ()))]
+    rows = [(item["name"], item["type"], "required" if item["required"] else repr(item["default"]), item["unit"], _help(item))
+            for item in told["parameters"]]
+    blocks.append("parameters\n" + format_table(rows, ("name", "type", "default", "unit", "")) if rows else "no parameters")
+    if told.get("layout"):
+        blocks.append(f"layout\n{told['layout']}")
+    if told.get("downloads"):
+        blocks.append("downloads\n" + format_table([(item["url"], item["size"], item["digest"]) for item in told["downloads"]],
+                                                   ("url", "bytes", "digest")))
+    if "dataset" in told:
+        blocks.append(_dataset_text(told["dataset"]))
+    return "\n\n".join(filter(None, blocks))
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(value) if isinstance(value, (tuple, list)) else str(value)
+
+
+def _help(item: dict[str, Any]) -> str:
+    limits = [f"one of {', '.join(map(str, item['choices']))}"] if item["choices"] else []
+    limits += [f"{word} {item[key]:g}" for key, word in (("minimum", "at least"), ("maximum", "at most")) if item[key] is not None]
+    return item["help"] + (f" ({', '.join(limits)})" if limits else "")
+
+
+def _dataset_text(dataset: dict[str, Any]) -> str:
+    if "tasks" not in dataset:
+        return f"tasks: {dataset['of']}"
+    rows = [(task["name"], task["kind"], task["unit"] or ", ".join(task["labels"])) for task in dataset["tasks"]]
+    lines = [f"tasks (of {dataset['of']}, {dataset['clips']} clips)", format_table(rows, ("name", "kind", "labels or unit"))]
+    if dataset["groups"]:
+        lines.append("groups: " + ", ".join(f"{group} ({n})" for group, n in dataset["groups"].items()))
+    if dataset["parts"]:
+        lines.append(f"parts: {', '.join(dataset['parts'])}")
+    return "\n".join(lines)
