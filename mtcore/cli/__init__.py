@@ -19,6 +19,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "list-plugins": ("mtcore.cli.listing:list_plugins_command", "Plugins: version, state, what each provides, why one is broken."),
     "list": ("mtcore.cli.listing:list_command", "Components by kind, one line each."),
     "info": ("mtcore.cli.listing:info_command", "One component: parameters, tasks, licence, layout."),
+    "check": ("mtcore.cli.experiment:check_command", "Everything that can go wrong with an experiment, before hours are spent."),
+    "extract": ("mtcore.cli.experiment:extract_command", "Fill the feature stores of an experiment."),
+    "run": ("mtcore.cli.experiment:run_command", "Do what is missing, skip what exists, continue what was cut off."),
+    "compare": ("mtcore.cli.compare:compare_command", "Tables of run folders: mean and deviation over folds, gain over single task."),
+    "demo": ("mtcore.cli.experiment:demo_command", "A complete small experiment on generated sound, in under a minute."),
 }
 """By name: "module:function" and the line that `mtcore --help` shows."""
 

@@ -28,7 +28,7 @@ jobs_option = click.option("--jobs", default=1, show_default=True, help="Threads
 def opened(path: Path, overrides=(), **options):
     """The experiment of a file with the options that every command knows."""
     from ..experiment.run import Experiment  # torch and all that, only when there is work
-    from .progress import TerminalProgress
+    from .progress import PrintedProgress
 
     pairs = {}
     for text in overrides:
@@ -36,15 +36,15 @@ def opened(path: Path, overrides=(), **options):
         if not equals:
             raise ExperimentError(f"--set: expected KEY=VALUE, found {text!r}")
         pairs[key] = value
-    return Experiment.from_file(path, pairs, progress=TerminalProgress(), **common(), **options)
+    return Experiment.from_file(path, pairs, progress=PrintedProgress(), **common(), **options)
 
 
 def common() -> dict:
-    """Folders and plugins as the options of the command line say."""
-    from . import settings
+    """Folders as the options of the command line say."""
+    from . import Settings
 
-    chosen = settings()
-    return {"cache": chosen.cache, "runs_folder": chosen.runs, "registry": chosen.registry()}
+    settings = click.get_current_context().find_object(Settings)
+    return {"cache": settings.cache, "runs_folder": settings.runs}
 
 
 @click.command("check")
@@ -94,20 +94,20 @@ def run_command(experiment: Path, overrides, jobs: int, sample: int | None, dry_
 def demo_command(reader: str | None):
     """A complete small experiment on generated sound, or on READER's example, in ./runs/demo."""
     from ..experiment.run import Experiment
-    from .progress import TerminalProgress
+    from .progress import PrintedProgress
 
     options, content, folder = common(), dict(DEMO), Path.cwd()
     options["runs_folder"] = options["runs_folder"] or folder / "runs"
     if reader:
-        content |= example_experiment(reader, options["registry"], options["runs_folder"] / "demo-data")
-    finish(Experiment(content, folder, progress=TerminalProgress(), **options))
+        content |= example_experiment(reader, options["runs_folder"] / "demo-data")
+    finish(Experiment(content, folder, progress=PrintedProgress(), **options))
 
 
-def example_experiment(reader: str, registry, root: Path) -> dict:
+def example_experiment(reader: str, root: Path) -> dict:
     """The demo on a reader's own miniature, made below `root`."""
-    from ..plugin.registry import resolve_target
+    from ..plugin.registry import get_registry, resolve_target
 
-    full, spec = registry.find("reader", reader)
+    full, spec = get_registry().find("reader", reader)
     if spec.example is None:
         raise ExperimentError(f"{full} brings no example; `mtcore info {full}` says how to get the dataset")
     root = root / full

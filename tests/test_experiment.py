@@ -1,0 +1,293 @@
+"""Experiments through the public door: what runs, what continues, what is redone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from mtcore.errors import DataError, ExperimentError, TrainingError
+from mtcore.plugin import Clip, File
+from mtcore.progress import Progress
+
+HERE = Path(__file__).parent
+
+
+class Stop(Progress):
+    """Raises after so many lines of `track` with a label that holds a text."""
+
+    def __init__(self, text: str, after: int):
+        self.text, self.after = text, after
+
+    def track(self, items, total, label):
+        for item in items:
+            yield item
+            if self.text in label:
+                self.after -= 1
+                if self.after <= 0:
+                    raise KeyboardInterrupt
+
+
+def weights(run, name="last"):
+    return torch.load(run.folder.checkpoint(name), weights_only=True)["model"]
+
+
+def figures(run):
+    return [{k: v for k, v in line.items() if k != "seconds"} for line in run.folder.metrics()]
+
+
+def test_the_same_file_gives_the_same_bits_and_a_second_call_does_nothing(make):
+    one, two = make(runs="one").run(), make(runs="two").run()
+    for a, b in zip(one, two):
+        assert a.folder.path.name == b.folder.path.name
+        assert all(torch.equal(x, y) for x, y in zip(weights(a).values(), weights(b).values()))
+        assert figures(a) == figures(b)
+    before = {run.name: run.folder.checkpoint("last").stat().st_mtime_ns for run in one}
+    again = make(runs="one").run()
+    assert before == {run.name: run.folder.checkpoint("last").stat().st_mtime_ns for run in again}
+
+
+@pytest.mark.parametrize("after", [1, 4, 5])
+def test_interrupted_training_continues_to_the_same_bits(make, after):
+    changes = {"split": {"folds": 1, "validation": 0.2}, "train": {"epochs": 3, "batch_size": 8, "scheduler": {"use": "cosine"}},
+               "model": {"trunk": {"use": "core.mlp", "hidden": [16], "dropout": 0.2}}}
+    [whole] = make(runs="whole", **changes).run()
+    with pytest.raises(KeyboardInterrupt):
+        make(runs="cut", **changes, progress=Stop("epoch", after)).run()
+    [run] = make(runs="cut", **changes).runs()
+    assert run.folder.info["status"] == "interrupted"
+    [run] = make(runs="cut", **changes).run()
+    assert run.folder.info["status"] == "done"
+    assert all(torch.equal(x, y) for x, y in zip(weights(whole).values(), weights(run).values()))
+    assert figures(whole) == figures(run)
+
+
+def test_more_epochs_continue_the_run_unless_the_schedule_depends_on_them(make):
+    short = {"split": {"folds": 1}, "train": {"epochs": 1, "batch_size": 8}}
+    long = {"split": {"folds": 1}, "train": {"epochs": 3, "batch_size": 8}}
+    [a], [b] = make(**short).run(), make(**long).run()
+    assert a.folder.path == b.folder.path
+    [fresh] = make(runs="fresh", **long).run()
+    assert figures(b) == figures(fresh)
+    short["train"] |= {"scheduler": "cosine"}
+    long["train"] |= {"scheduler": "cosine"}
+    assert make(**short).runs()[0].folder.path != make(**long).runs()[0].folder.path
+
+
+def test_no_feature_is_computed_twice_and_a_changed_parameter_is_another_store(make, tmp_path):
+    make(split={"folds": 1}).run()
+    stores = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache" / "features").rglob("shard-*")}
+    make(split={"folds": 1}, train={"epochs": 1, "batch_size": 4}).run()
+    assert stores == {path: path.stat().st_mtime_ns for path in (tmp_path / "cache" / "features").rglob("shard-*")}
+    make(split={"folds": 1}, inputs={"main": {"extractor": {"use": "core.spectrogram", "hop": 0.02}}}).extract()
+    assert len(list((tmp_path / "cache" / "features").iterdir())) == 2
+
+
+def test_fitted_state_belongs_to_a_fold_and_comes_from_its_training_part(make):
+    import numpy as np
+
+    runs = make().run()
+    means = []
+    for run in runs:
+        data = run.data()
+        one = data.inputs["a"]["main"]
+        arrays = [one.store.read(one.keys[c]).data for _, c in data.clips("train")]
+        [state] = data.states.values()
+        expected = np.concatenate(arrays, -1).mean(-1)
+        np.testing.assert_allclose(np.ravel(state["mean"]), expected.ravel(), rtol=1e-4, atol=1e-5)
+        means.append(np.ravel(state["mean"]))
+        saved = run.folder.load_state()
+        assert all(np.array_equal(value, np.asarray(next(iter(saved.values()))[key])) for key, value in state.items())
+    assert not np.allclose(means[0], means[1])
+
+
+def test_groups_lie_in_one_part_and_every_clip_is_tested_once(make):
+    experiment = make()
+    tested = {}
+    for run in experiment.runs():
+        data = run.data()
+        parts = {}
+        for part in ("train", "validation", "test"):
+            for d, c in data.clips(part):
+                clip = data.datasets[d].clips[c]
+                assert parts.setdefault(clip.groups["take"], part) == part
+                tested[clip.id] = tested.get(clip.id, 0) + (part == "test")
+    assert set(tested.values()) == {1}
+
+
+def test_many_tasks_in_many_datasets(make, generated):
+    experiment = make(datasets={"a": {"reader": generated(chosen=("label", "size"))},
+                                "b": {"reader": generated(chosen=("label", "tags"), offset=100)}},
+                      split={"folds": 1}, vary={"datasets": "subsets", "tasks": ["singles", "all"]})
+    names = {run.variation.name for run in experiment.runs()}
+    assert {"a_label", "a_size", "b_label", "b_tags", "a+b_label+size+tags"} <= names
+    runs = {run.variation.name: run for run in experiment.run()}
+    run = runs["a+b_label+size+tags"]
+    batch = run.data().rows("train").batch(range(20))
+    for name in ("label", "size", "tags"):
+        assert len(batch.rows[name]) == len(batch.targets[name])
+    assert set(run.folder.info["tasks"]) == {"label", "size", "tags"}
+
+
+def test_label_limits_act_on_training_only(make):
+    one = make(datasets={"a": {"reader": make().config.datasets["a"].reader, "max_per_label": {"label": {"low": 2}}}}, split={"folds": 1})
+    data, free = one.runs()[0], make(split={"folds": 1}).runs()[0]
+    one.extract()
+    count = lambda run, part: sum(run.data().datasets[d].clips[c].targets["label"] == "low" for d, c in run.data().clips(part))
+    assert count(data, "train") == 2
+    assert count(data, "test") == count(free, "test")
+
+
+def test_a_loss_that_is_not_finite_names_task_and_clips(make):
+    changes = {"split": {"folds": 1}, "train": {"epochs": 2, "batch_size": 8, "optimizer": {"use": "sgd", "lr": 1e30}}}
+    with pytest.raises(TrainingError, match="task label is not finite.*a/c"):
+        make(**changes).run()
+
+
+def test_bad_audio_is_listed_at_once_and_skipped_only_if_allowed(make, tmp_path, registry):
+    import numpy as np
+    import soundfile
+
+    root = tmp_path / "sounds"
+    for label in ("one", "two"):
+        (root / label).mkdir(parents=True)
+        for i in range(8):
+            soundfile.write(root / label / f"{i}.wav", np.random.default_rng(i).standard_normal(4000) * 0.1, 8000)
+    (root / "one" / "text.wav").write_text("no sound at all")
+    soundfile.write(root / "two" / "empty.wav", np.zeros(0), 8000)
+    data = {"a": {"reader": "core.folders", "root": str(root)}}
+    with pytest.raises(DataError) as caught:
+        make(datasets=data, split={"folds": 1}).run()
+    assert "2 clips" in str(caught.value) and "text.wav" in str(caught.value) and "empty.wav" in str(caught.value)
+    [run] = make(datasets=data, split={"folds": 1}, extract={"on_error": "skip"}).run()
+    assert "text.wav" in (run.folder.path / "run.log").read_text() and run.folder.info["status"] == "done"
+
+
+def test_rows_of_different_shapes_name_two_clips(make, tmp_path):
+    import numpy as np
+    import soundfile
+
+    root = tmp_path / "sounds"
+    for label in ("one", "two"):
+        (root / label).mkdir(parents=True)
+        for i in range(4):
+            soundfile.write(root / label / f"{i}.wav", np.random.default_rng(i).standard_normal(4000 + 400 * i) * 0.1, 8000)
+    with pytest.raises(ExperimentError, match="one shape.*one/0.wav.*crop_or_pad"):
+        make(datasets={"a": {"reader": "core.folders", "root": str(root)}}, split={"folds": 1}).run()
+
+
+def test_a_task_fixed_by_its_group_is_an_error_when_named(make, generated):
+    class Fixed(generated):
+        def clips(self, root):
+            for clip in super().clips(root):
+                yield Clip(clip.id, clip.audio, clip.targets, {"take": clip.targets["label"], "other": clip.groups["take"]})
+
+    with pytest.raises(ExperimentError, match="task label lies in one group.*take.*other"):
+        make(datasets={"a": {"reader": Fixed(), "tasks": ["label"]}}).corpus  # noqa: B018
+    found = make(datasets={"a": {"reader": Fixed(chosen=("label", "size"))}}).corpus
+    assert list(found.tasks) == ["size"] and any("label left out" in line for line in found.notes)
+
+
+def test_two_tasks_of_one_name_need_one_list_of_labels(make, generated):
+    from mtcore.plugin import Task
+
+    class Other(generated):
+        def tasks(self, root):
+            return [Task.multiclass("label", ("low", "middle", "high", "more"))]
+
+    datasets = {"a": {"reader": generated()}, "b": {"reader": Other(offset=100)}}
+    with pytest.raises(ExperimentError, match="low, middle, high; dataset b: low, middle, high, more"):
+        make(datasets=datasets).corpus  # noqa: B018
+    listed = make(datasets=datasets, tasks={"label": {"labels": ["more", "high", "middle", "low"]}}).corpus
+    assert listed.tasks["label"].labels == ("more", "high", "middle", "low")
+
+
+def test_mapping_merges_and_removes_labels(make, generated):
+    use = {"label": {"as": "height", "labels": {"low": "deep", "middle": "deep", "high": ""}}}
+    corpus = make(datasets={"a": {"reader": generated(), "tasks": use}}).corpus
+    assert corpus.tasks["height"].labels == ("deep",)
+    assert {clip.targets["height"] for clip in corpus.datasets[0].clips} == {"deep"} and len(corpus.datasets[0].clips) == 24
+    assert any("12 targets of task height removed" in line for line in corpus.notes)
+
+
+def test_early_stopping_and_the_best_checkpoint_look_at_validation(make):
+    changes = {"split": {"folds": 1, "validation": 0.2},
+               "train": {"epochs": 30, "batch_size": 8, "stop": {"on": "label.recall_macro", "patience": 2}, "optimizer": {"use": "adam", "lr": 1e-2}}}
+    [run] = make(**changes).run()
+    info = run.folder.info
+    scores = {line["epoch"]: line["value"] for line in run.folder.metrics()
+              if line["part"] == "validation" and line["metric"] == "recall_macro"}
+    assert info["epoch"] < 30 and info["epoch"] == info["best_epoch"] + 2
+    assert scores[info["best_epoch"]] == max(scores.values())
+    assert torch.load(run.folder.checkpoint("best"), weights_only=True)["epoch"] == info["best_epoch"]
+
+
+def test_updates_instead_of_epochs_and_a_sample(make):
+    [run] = make(split={"folds": 1}, train={"updates": 7, "batch_size": 8}).run()
+    assert max(line["update"] for line in run.folder.metrics()) == 7
+    [small] = make(split={"folds": 1}, sample=5).run()
+    assert small.folder.info["clips"]["train"] == 5 and small.folder.path != run.folder.path
+
+
+def test_killed_at_any_moment_the_same_command_continues(tmp_path):
+    """Two processes over wav files; the first is killed, again and again, until the experiment is done."""
+    import numpy as np
+    import soundfile
+
+    for label in ("low", "high"):
+        (tmp_path / "sounds" / label).mkdir(parents=True)
+        for i in range(150):
+            time_ = np.arange(4000) / 8000
+            soundfile.write(tmp_path / "sounds" / label / f"{i}.wav", 0.3 * np.sin(2 * np.pi * (300 if label == "low" else 900) * time_ + i), 8000)
+    (tmp_path / "killed.toml").write_text("""
+name = "killed"
+[datasets.a]
+reader = "core.folders"
+root = "sounds"
+[inputs.main]
+extractor = "core.spectrogram"
+steps = ["core.standardize"]
+[split]
+folds = 1
+[model]
+trunk = {use = "core.mlp", hidden = [32], dropout = 0.1}
+[train]
+epochs = 4
+batch_size = 8
+[report]
+reporters = []
+""")
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "mtcore", "run", "killed.toml", "--cache", "cache"]
+    whole = subprocess.run([*command, "--runs", "whole"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert whole.returncode == 0, whole.stderr
+    for number in range(3):
+        process = subprocess.Popen([*command, "--runs", "cut"], cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < deadline:
+            if len(list((tmp_path / "cut").rglob("last.pt"))) and _epoch(tmp_path / "cut") > number:
+                process.send_signal(signal.SIGKILL)
+                break
+            time.sleep(0.005)
+        process.wait()
+    last = subprocess.run([*command, "--runs", "cut"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert last.returncode == 0, last.stderr
+    [one], [other] = (list((tmp_path / name).rglob("last.pt")) for name in ("whole", "cut"))
+    a, b = (torch.load(path, weights_only=True)["model"] for path in (one, other))
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def _epoch(folder: Path) -> int:
+    import json
+
+    return max((json.loads(path.read_text()).get("epoch", 0) for path in folder.rglob("run.json")), default=0)
+
+
+def test_a_file_says_its_stretch():
+    assert str(File("x.wav", 1.0, 2.5)) == "x.wav [1 s to 2.5 s]"
