@@ -13,10 +13,10 @@ import click
 
 from ..errors import MtcoreError
 
-__all__ = ["COMMANDS", "Settings", "main"]
+__all__ = ["COMMANDS", "Settings", "main", "settings"]
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "list-plugins": ("mtcore.cli.listing:list_plugins_command", "Plugins: version, state, what each provides, why one is broken."),
+    "list-plugins": ("mtcore.cli.listing:list_plugins_command", "Plugins: version, state, what each provides, what is wrong."),
     "list": ("mtcore.cli.listing:list_command", "Components by kind, one line each."),
     "info": ("mtcore.cli.listing:info_command", "One component: parameters, tasks, licence, layout."),
     "check": ("mtcore.cli.experiment:check_command", "Everything that can go wrong with an experiment, before hours are spent."),
@@ -30,25 +30,35 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 @dataclass
 class Settings:
-    """What every command knows; commands take it with `@click.pass_obj`. None: as the command sees fit."""
+    """What every command knows. None: as the command sees fit."""
 
     cache: Path | None = None
     runs: Path | None = None
     traceback: bool = False
 
+    def registry(self):
+        """The process's registry; --block is in the environment already."""
+        from ..plugin.registry import get_registry  # pluggy; --help does without
+
+        return get_registry()
+
+
+def settings() -> Settings:
+    """Of the command that is running."""
+    return click.get_current_context().ensure_object(Settings)
+
 
 def _note(ctx: click.Context, option: click.Parameter, value) -> None:
     """Options may stand before and after the command's name; the last one given holds."""
-    settings = ctx.ensure_object(Settings)
     if value and option.name == "block":
         _block(ctx, value)
     elif value:
-        setattr(settings, option.name, value)
+        setattr(ctx.ensure_object(Settings), option.name, value)
 
 
 def _block(ctx: click.Context, names: tuple[str, ...]) -> None:
     """Through the environment, so that worker processes block the same plugins."""
-    from ..plugin.registry import get_registry
+    from ..plugin.registry import get_registry  # pluggy; --help does without
 
     before = os.environ.get("MTCORE_BLOCK")
 

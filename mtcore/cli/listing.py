@@ -45,8 +45,8 @@ def list_plugins_command(as_json: bool, strict: bool, no_load: bool, causes: str
     elif causes:
         click.echo("\n\n".join(map(_in_full, shown)))
     else:
-        click.echo(format_table([(plugin.name, plugin.distribution, plugin.version, plugin.state, _note(plugin)) for plugin in shown],
-                                ("plugin", "distribution", "version", "state", "provides, or what is wrong")))
+        rows = [(plugin.name, plugin.distribution, plugin.version, plugin.state, _note(plugin)) for plugin in shown]
+        click.echo(format_table(rows, ("plugin", "distribution", "version", "state", "provides, or what is wrong")))
     bad = [plugin for plugin in plugins if plugin.state not in ("ok", "blocked", "found")]
     if bad and (strict or os.environ.get("MTCORE_STRICT_PLUGINS", "0") not in ("", "0")):
         raise PluginError(f"not well: {', '.join(f'{plugin.name} ({plugin.state})' for plugin in bad)}; "
@@ -74,9 +74,10 @@ def _in_full(plugin: Plugin) -> str:
 
 
 def _plugin_json(plugin: Plugin) -> dict[str, Any]:
+    components = [{"kind": spec.kind, "name": f"{plugin.name}.{spec.name}", "summary": spec.summary} for spec in plugin.specs]
     return {"name": plugin.name, "distribution": plugin.distribution, "version": plugin.version, "state": plugin.state,
             "remark": plugin.remark, "seconds": plugin.seconds, "cause": vars(plugin.cause) if plugin.cause else None,
-            "components": [{"kind": spec.kind, "name": f"{plugin.name}.{spec.name}", "summary": spec.summary} for spec in plugin.specs]}
+            "components": components}
 
 
 @click.command("list")
@@ -98,7 +99,7 @@ def list_command(kind: str | None, as_json: bool) -> None:
 
 @click.command("info")
 @click.argument("name")
-@click.option("--root", type=click.Path(path_type=Path), metavar="DIR", help="A reader's dataset; default: its example, built for this.")
+@click.option("--root", type=click.Path(path_type=Path), metavar="DIR", help="A reader's dataset; default: its example.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def info_command(name: str, root: Path | None, as_json: bool) -> None:
     """One component: parameters, tasks, licence, layout. NAME is a name or, where several kinds have it, KIND:NAME."""
@@ -163,9 +164,10 @@ def _dataset(reader: Any, full: str, spec: Spec, root: Path | None) -> dict[str,
 
 
 def _told_as_text(told: dict[str, Any]) -> str:
+    facts = [key for key in (*_ATTRIBUTES.get(told["kind"], ()), "title", "licence", "homepage", "citation")
+             if told.get(key) not in (None, "", ())]
     blocks = [f"{told['kind']} {told['name']}: {told['summary']}\n{told['target']}, revision {told['revision']}", told["doc"],
-              "\n".join(f"{key.replace('_', ' ')}: {_plain(told[key])}" for key in
-                        (*_ATTRIBUTES.get(told["kind"], ()), "title", "licence", "homepage", "citation") if told.get(key) not in (None, "", ()))]
+              "\n".join(f"{key.replace('_', ' ')}: {_plain(told[key])}" for key in facts)]
     rows = [(item["name"], item["type"], "required" if item["required"] else repr(item["default"]), item["unit"], _help(item))
             for item in told["parameters"]]
     blocks.append("parameters\n" + format_table(rows, ("name", "type", "default", "unit", "")) if rows else "no parameters")
@@ -187,7 +189,8 @@ def _plain(value: Any) -> str:
 
 def _help(item: dict[str, Any]) -> str:
     limits = [f"one of {', '.join(map(str, item['choices']))}"] if item["choices"] else []
-    limits += [f"{word} {item[key]:g}" for key, word in (("minimum", "at least"), ("maximum", "at most")) if item[key] is not None]
+    words = {"minimum": "at least", "maximum": "at most"}
+    limits += [f"{word} {item[key]:g}" for key, word in words.items() if item[key] is not None]
     return item["help"] + (f" ({', '.join(limits)})" if limits else "")
 
 

@@ -8,12 +8,12 @@ from typing import Callable, Iterable, Iterator, TextIO, TypeVar
 
 from ..progress import Progress
 
-__all__ = ["PrintedProgress"]
+__all__ = ["TerminalProgress"]
 
 T = TypeVar("T")
 
 
-class PrintedProgress(Progress):
+class TerminalProgress(Progress):
     """`say` prints to `out` (standard output); `track` shows count, rate and time left on `stream` (standard error)."""
 
     def __init__(self, stream: TextIO | None = None, out: TextIO | None = None, clock: Callable[[], float] = time.monotonic):

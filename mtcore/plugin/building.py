@@ -1,4 +1,4 @@
-"""A component from its class and the parameters that a file gives: names, types, choices and limits, with the key path in every error."""
+"""A component from its class and the parameters that a file gives, checked, with the key path in every error."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def parameters_of(cls: type[Component]) -> tuple[Parameter, ...]:
         if not field.init:
             continue
         if field.name in STEP_KEYS or keyword.iskeyword(field.name):
-            raise PluginError(f"{where}: no parameter may be called {field.name!r}; {', '.join(STEP_KEYS)} belong to the experiment file")
+            raise PluginError(f"{where}: no parameter may be called {field.name!r}; {', '.join(STEP_KEYS)} belong to steps")
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
         known = {key: value for key, value in field.metadata.items() if key in ("help", "unit", "choices", "minimum", "maximum")}
         found.append(Parameter(field.name, types[field.name], default is dataclasses.MISSING,
@@ -88,8 +88,8 @@ def _checked(value: Any, parameter: Parameter, path: str, name: str) -> Any:
         value = msgspec.convert(value, type=parameter.type, strict=True)
     except msgspec.ValidationError as error:
         raise ExperimentError(_said_our_way(str(error), value, parameter, path)) from None
-    except TypeError as error:  # a type that no file can give
-        raise PluginError(f"{path}: the parameter {parameter.name} of {name} has a type that cannot be checked: {error}") from error
+    except TypeError as error:
+        raise PluginError(f"{path}: the parameter {parameter.name} of {name} has a type no file can give: {error}") from error
     for inner, item in _items(value, path):
         _check_choice(item, parameter, inner)
     return value

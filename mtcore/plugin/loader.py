@@ -55,7 +55,7 @@ class Cause:
 
 @dataclass(frozen=True)
 class Plugin:
-    """What is known of one distribution's plugin. `seconds`: time to import the hook module and call its hooks; None: not done."""
+    """One distribution's plugin. `seconds`: time to import the hook module and call its hooks; None: not done."""
 
     name: str
     distribution: str
@@ -105,7 +105,7 @@ def _words(variable: str) -> set[str]:
 
 
 def _installed() -> Iterator[Plugin]:
-    """Distributions with an entry point of ours. Most have none, so only its text is read of them: parsing all metadata is slow."""
+    """Distributions with an entry point of ours. Most have none, and parsing all their metadata would be slow."""
     seen = set()
     for candidate in metadata.distributions():
         try:
@@ -116,7 +116,7 @@ def _installed() -> Iterator[Plugin]:
                 continue
             seen.add(name)
             # Of several copies (stale, editable) the import system takes the first on sys.path, and that is what this gives.
-            with contextlib.suppress(metadata.PackageNotFoundError):  # a folder that an uninstallation left behind has no such name
+            with contextlib.suppress(metadata.PackageNotFoundError):  # a folder that pip left behind
                 yield from _plugin(name, metadata.distribution(name))
         except Exception as error:  # of a distribution that cannot even be read, its folder is all that is known
             yield Plugin("?", str(getattr(candidate, "_path", candidate)), "", "found").because(
@@ -220,8 +220,8 @@ def _yielded(caller: pluggy.HookCaller) -> Iterator[Any]:
 
 
 def _check_hooks(manager: pluggy.PluginManager, module: Any) -> None:
-    """Names and signatures. pluggy itself refuses only arguments without defaults, and unknown names without saying which is near."""
-    bare = [name for name in _HOOKS if callable(getattr(module, name, None)) and manager.parse_hookimpl_opts(module, name) is None]
+    """Names and signatures, for which pluggy has either no check or no helpful message."""
+    bare = [name for name in _HOOKS if hasattr(module, name) and manager.parse_hookimpl_opts(module, name) is None]
     if bare:
         raise PluginError(f"{bare[0]} lacks the decorator @hookimpl")
     for caller in manager.get_hookcallers(module) or ():
@@ -248,7 +248,7 @@ def _check_spec(spec: Any, kind: str, hook: str) -> None:
     if not isinstance(spec, wanted):
         raise PluginError(f"{hook}: expected {wanted.__name__}, found {spec!r}")
     if not isinstance(spec.name, str) or not _COMPONENT.fullmatch(spec.name):
-        raise PluginError(f"{hook}: a component's name is lower-case letters, digits and _, beginning with a letter; found {spec.name!r}")
+        raise PluginError(f"{hook}: a component's name is lower-case letters, digits and _, a letter first; found {spec.name!r}")
     for key in ("target", "example"):
         value = getattr(spec, key)
         if not (key == "example" and value is None) and not (isinstance(value, str) and _TARGET.fullmatch(value)):

@@ -139,7 +139,7 @@ class Registry:
             raise ExperimentError(f"{name!r} is the name of more than one {what}; write one of {', '.join(names)}")
         plugin, dot, short = name.partition(".")
         mine = [known for known in self.plugins if known.name == plugin]
-        ill = [known for known in self.plugins if not known.loaded]
+        ill = [f"{known.name} ({known.state})" for known in self.plugins if not known.loaded]
         if dot and mine and not any(known.loaded for known in mine):
             raise PluginError(f"{what} {name} cannot be used:\n" + "\n".join(map(_not_well, mine)))
         message = f"unknown {what} {name!r}"
@@ -152,7 +152,7 @@ class Registry:
         if elsewhere:
             message += "\n" + ", ".join(elsewhere)
         if not dot and ill:
-            message += f"\nplugins that are not loaded: {', '.join(f'{known.name} ({known.state})' for known in ill)}; see mtcore list-plugins"
+            message += f"\nnot loaded: {', '.join(ill)}; see mtcore list-plugins"
         raise UnknownComponent(f"{message}\nsee mtcore list{' ' + kinds[0] if len(kinds) == 1 else ''}")
 
 
@@ -269,7 +269,7 @@ class ModuleLoss(Loss):
     def __init__(self, module: type, name: str, arguments: Mapping[str, Any]):
         known = list(inspect.signature(module).parameters)
         if "reduction" not in known:
-            raise ExperimentError(f"{name}: expected a module that takes reduction=\"none\"; it takes {', '.join(known) or 'nothing'}")
+            raise ExperimentError(f"{name}: expected a module that takes reduction=\"none\"; it takes {', '.join(known)}")
         known.remove("reduction")
         for key in arguments:
             if key not in known:
@@ -286,7 +286,7 @@ class ModuleLoss(Loss):
     def build(self, task: Any, statistics: Any) -> Callable[..., Any]:
         import torch  # imported by whoever has such a class; listing has not
 
-        arguments = {key: torch.tensor(value) if isinstance(value, (list, tuple)) else value for key, value in self.arguments.items()}
+        arguments = {key: torch.tensor(value) if isinstance(value, list) else value for key, value in self.arguments.items()}
 
         class Rows(torch.nn.Module):  # a module, so that class weights follow the model to its device
             def __init__(self, inner):
