@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Any, Mapping, Sequence
+from typing import Any, Iterator, Mapping, Sequence
 
 import numpy as np
 from scipy.sparse import coo_array, csr_array
@@ -82,21 +82,20 @@ def draw_parts(datasets: Sequence[SplitDataset], *, folds: int | str, test: floa
     given = pool.scheme("given")
     brings_test = own | pool.datasets_with(given == TEST)
     tested = _draw_test(pool, given, brings_test, number, test, stream(seed, "split", "test"))
-    pool.notes += [f"dataset {d.name}: tested on the clips that it brings as {'folds' if o else 'test'}"
-                   for d, brings, o in zip(datasets, brings_test, own) if brings]
+    notes = [f"dataset {dataset.name} brings its own {'folds' if folded else 'test part'}"
+             for dataset, brings, folded in zip(datasets, brings_test, own) if brings]
     drawn = []
     for fold in range(number):
         fixed = pool.scheme(f"fold{fold + 1}", given, own) if own.any() else given
         part = _whole(pool, fixed, f"the given parts of fold {fold + 1}" if own.any() else "the given parts")
         part = np.where(part != FREE, part, np.where(tested == fold, TEST, pool.default))
-        part = _draw_validation(pool, fixed, part, validation, stream(seed, "split", "validation", fold), fold + 1)
+        part = _draw_validation(pool, fixed, part, validation, stream(seed, "split", "validation", fold))
         clips = part[pool.component].astype(np.int8)
         unused = fixed == UNUSED
         clips[unused | ~pool.allowed[pool.dataset, clips]] = UNUSED
         drawn.append(dict(zip((d.name for d in datasets), np.split(clips, np.cumsum(pool.sizes)[:-1]))))
-        pool.notes += [f"fold {fold + 1}: {np.sum(clips == UNUSED)} clips of dataset {name} are not used"
-                       for name, clips in drawn[-1].items() if (clips == UNUSED).any()]
-    return Parts(drawn, pool.notes)
+        notes += _remarks(datasets, drawn[-1], fold + 1, {TRAIN: 1, VALIDATION: validation, TEST: number > 1 or test})
+    return Parts(drawn, notes)
 
 
 def check_leaks(datasets: Sequence[SplitDataset], parts: Parts) -> None:
@@ -125,49 +124,54 @@ def assign(counts: Any, shares: Sequence[float], rng: np.random.Generator, every
     """Divide groups into parts so that each label is spread in the given shares; gives the part of each group.
 
     counts      [groups, labels], dense or sparse, no row empty
-    shares      [parts], their sum is 1
-    everywhere  so many first labels get into every part, if they have as many groups as there are parts
+    shares      [parts], above 0, their sum is 1
+    everywhere  so many first labels get into every part, if they have as many groups as there are parts; they weigh as much as all
+                others together
 
-    Greedy: the groups with the largest share of any label come first, and each goes to the part that lacks most of the group's labels,
-    in shares of what there is of each; so the summed squares of what is lacking fall fastest. For groups of one clip this is iterative
-    stratification (Sechidis, Tsoumakas and Vlahavas, ECML PKDD 2011), and for one label each it is stratified sampling.
+    Greedy: the groups with the largest share of any label come first, and each goes where it lowers Pearson's chi-squared of parts and
+    labels most: to the part that lacks most of its labels, in units of what is expected there. For single clips this does what
+    iterative stratification does (Sechidis, Tsoumakas and Vlahavas, ECML PKDD 2011), for one label each what stratified sampling does.
     """
     counts = csr_array(counts, dtype=float)
     shares = np.asarray(shares, float)
     total = counts.sum(axis=0)
-    inverse = np.divide(1, total, out=np.zeros_like(total), where=total > 0)
+    rarity = np.divide(1, total, out=np.zeros_like(total), where=total > 0)
     need = total[:, None] * shares
     # Groups with the same counts are interchangeable and divided at once: a million clips need as many steps as there are labels.
     _, first, kind = np.unique(counts @ rng.random(len(total)), return_index=True, return_inverse=True)
     shuffled = rng.permutation(len(kind))
     members = np.split(shuffled[np.argsort(kind[shuffled], kind="stable")], np.cumsum(np.bincount(kind))[:-1])
     chance = rng.random((len(first), len(shares))) * _TIE
-    weights = (counts * inverse**2).data / np.repeat(counts.multiply(counts) @ inverse**2, np.diff(counts.indptr))
-    largest = (counts * inverse).max(axis=1).toarray().ravel()[first]
+    largest = (counts * rarity).max(axis=1).toarray().ravel()[first]
+    # Many small labels must not outvote the size of a part.
+    rarity[:everywhere] *= max(1, len(total) / max(everywhere, 1) - 1)
+    scaled = counts * rarity
+    weights = scaled.data / np.repeat(scaled.multiply(counts).sum(axis=1), np.diff(counts.indptr))
     part = np.empty(len(kind), np.int64)
     for block in np.lexsort((chance[:, 0], -largest)).tolist():
         row = slice(*counts.indptr[first[block]:first[block] + 2])
         labels, groups = counts.indices[row], members[block]
-        lacking = weights[row] @ need[labels] + chance[block]  # in groups of this kind
+        lacking = weights[row] @ need[labels] - 0.5 + chance[block]  # in groups of this kind, on average over the next one
         if len(groups) == 1:
-            part[groups[0]] = chosen = lacking.argmax()
+            part[groups[0]] = chosen = (lacking / shares).argmax()
             need[labels, chosen] -= counts.data[row]
         else:
-            taken = _divide(lacking, len(groups))
+            taken = _divide(lacking, shares, len(groups))
             need[labels] -= counts.data[row][:, None] * taken
             part[groups] = np.repeat(np.arange(len(shares)), taken)
     _fill_empty(part, counts, shares, everywhere)
     return part
 
 
-def _divide(lacking: np.ndarray, number: int) -> np.ndarray:
-    """How many of `number` equal groups each part gets, if each goes to where most are lacking then."""
-    # All but a few are known at once: those above the level at which all were used up if groups were divisible.
-    falling = np.sort(lacking)[::-1]
-    levels = (np.cumsum(falling) - number) / np.arange(1, len(lacking) + 1)
-    taken = np.maximum(lacking - levels[np.sum(falling > levels) - 1], 0).astype(np.int64)
+def _divide(lacking: np.ndarray, shares: np.ndarray, number: int) -> np.ndarray:
+    """How many of `number` equal groups each part gets, if each goes to where most is lacking then, in units of the part's share."""
+    # What groups that can be divided would fill up to one level, rounded down; the few that are left one by one.
+    order = np.argsort(-lacking / shares)
+    levels = (np.cumsum(lacking[order]) - number) / np.cumsum(shares[order])
+    level = levels[np.sum((lacking / shares)[order] > levels) - 1]
+    taken = np.maximum(lacking - level * shares, 0).astype(np.int64)
     for _ in range(number - taken.sum()):
-        taken[(lacking - taken).argmax()] += 1
+        taken[((lacking - taken) / shares).argmax()] += 1
     return taken
 
 
@@ -208,7 +212,7 @@ def _draw_test(pool: _Pool, given: np.ndarray, brings: np.ndarray, folds: int, t
     return pool.spread(free, counts, shares, rng)
 
 
-def _draw_validation(pool: _Pool, fixed: np.ndarray, part: np.ndarray, share: float, rng: np.random.Generator, fold: int) -> np.ndarray:
+def _draw_validation(pool: _Pool, fixed: np.ndarray, part: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
     """`part` per component, with validation drawn out of training."""
     if not share:
         return part
@@ -217,11 +221,20 @@ def _draw_validation(pool: _Pool, fixed: np.ndarray, part: np.ndarray, share: fl
     drawn = ~brings & pool.allowed[:, VALIDATION] & (pool.rest == TRAIN)
     clips = drawn[pool.dataset] & used
     free = (part == TRAIN) & ~pool.has(brings[pool.dataset] & used) & pool.has(clips)
-    single = pool.tally(pool.counts(free, clips)) == 1
-    pool.notes += [f"fold {fold}: no validation from dataset {pool.datasets[number].name}: one group is left for training"
-                   for number in np.flatnonzero(single)]
+    single = pool.tally(pool.counts(free, clips)) == 1  # the last group is for training
     free &= ~pool.has(single[pool.dataset] & used)
     return np.where(pool.spread(free, pool.counts(free, clips), [1 - share, share], rng) == 1, VALIDATION, part)
+
+
+def _remarks(datasets: Sequence[SplitDataset], fold: Mapping[str, np.ndarray], number: int, shares: Mapping[int, float]) -> Iterator[str]:
+    for dataset in datasets:
+        clips = fold[dataset.name]
+        missing = [PARTS[part] for part, share in shares.items() if share and PARTS[part] in (dataset.parts_only or PARTS)
+                   and part not in clips]
+        if missing:
+            yield f"fold {number}: dataset {dataset.name} has no clips for {' and '.join(missing)}: too few groups to divide"
+        if unused := np.sum(clips == UNUSED):
+            yield f"fold {number}: {unused} clips of dataset {dataset.name} are not used"
 
 
 # Checks and bookkeeping -----------------------------------------------------------------------------------------------
@@ -261,7 +274,7 @@ class _Pool:
     """All clips of all datasets in one row, with the component of each."""
 
     def __init__(self, datasets: Sequence[SplitDataset]):
-        self.datasets, self.notes = datasets, []
+        self.datasets = datasets
         self.sizes = [len(dataset.groups) for dataset in datasets]
         self.dataset = np.repeat(np.arange(len(datasets), dtype=np.int32), self.sizes)
         self.component = self._join()
@@ -364,4 +377,5 @@ class _Pool:
     def _name(self, clip: int) -> str:
         dataset = self.dataset[clip]
         place = clip - sum(self.sizes[:dataset])
-        return self.datasets[dataset].groups[place] or f"audio {(self.datasets[dataset].audio[place][0] or 'without digest')[:8]}"
+        group, digest = self.datasets[dataset].groups[place], self.datasets[dataset].audio[place][0]
+        return group if group is not None else f"audio {(digest or 'without digest')[:8]}"
