@@ -75,13 +75,20 @@ def single(trunk: str, shapes: Shapes, rank: int, expected: str, instead: str) -
     return name, shape
 
 
+def pairs(trunk: str, inputs: int, channels: list[int]) -> list[tuple[int, int]]:
+    """Channels in front of and after each block."""
+    if not channels:
+        raise ParameterError(f"{trunk} needs at least one block, found channels = []")
+    return list(zip([inputs, *channels], channels))
+
+
 class Convolutions(nn.Module):
     """Blocks [batch, channels, (bins,) frames] -> the same, each dividing the frames by a whole number, rounded up; then bins and channels
     become the values of a frame, and mean and maximum over time the vector. Padding beyond `lengths` is kept at zero, so it does not show."""
 
-    def __init__(self, name: str, blocks: list[nn.Module], strides: list[int]):
+    def __init__(self, name: str, blocks: list[nn.Module], strides: list[int], dropout: float):
         super().__init__()
-        self.name, self.blocks, self.strides = name, nn.ModuleList(blocks), strides
+        self.name, self.blocks, self.strides, self.dropout = name, nn.ModuleList(blocks), strides, nn.Dropout(dropout)
 
     def forward(self, inputs: Mapping[str, Tensor], lengths: Mapping[str, Tensor] | None = None) -> Representation:
         x, length = inputs[self.name], None if lengths is None else lengths[self.name]
@@ -93,28 +100,33 @@ class Convolutions(nn.Module):
         frames = x.flatten(1, -2)
         count = frames.shape[-1] if length is None else length.clamp(min=1).unsqueeze(1)
         vector = torch.cat([frames.sum(-1) / count, frames.amax(-1)], 1)
-        return Representation(vector, frames, math.prod(self.strides))
+        return Representation(self.dropout(vector), frames, math.prod(self.strides))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cnn(Trunk):
     """2-D convolutions over one input [channels, bins, frames]: in each block a strided convolution, batch normalisation and ReLU.
 
-    A frame of the representation holds all channels at all remaining bins, the vector mean and maximum over time.
+    A frame of the representation holds all channels at all remaining bins, the vector mean and maximum of the frames over time.
     """
 
-    channels: list[int] = param([32, 64, 64, 96], help="channels of the blocks")
-    kernel: int = param(3, minimum=1, help="size of the filters in bins and frames, an odd number")
+    channels: list[int] = param([24, 48, 96, 128], help="channels of the blocks; each block halves the bins, rounded up")
+    stride: int = param(2, minimum=1, unit="frames", help="by which each block divides the frames, rounded up")
+    first_kernel: int = param(5, minimum=1, help="size of the first block's filters in bins and frames, an odd number")
+    kernel: int = param(3, minimum=1, help="size of the other blocks' filters, an odd number")
     batch_norm: bool = param(True, help="batch normalisation in each block")
-    dropout: float = param(0.0, minimum=0, maximum=1, help="share of channels dropped after each block")
+    dropout: float = param(0.3, minimum=0, maximum=1, help="share of the vector's values dropped")
 
     def build(self, shapes: Shapes) -> nn.Module:
         name, shape = single("cnn", shapes, 3, "arrays [channels, bins, frames]", "for waveforms use cnn1d, for vectors mlp")
-        widths, blocks = [shape[0], *self.channels], []
-        for before, after in zip(widths, widths[1:]):
-            blocks.append(nn.Sequential(nn.Conv2d(before, after, self.kernel, 2, self.kernel // 2, bias=not self.batch_norm),
-                                        *([BatchNorm(after)] if self.batch_norm else []), nn.ReLU(), nn.Dropout2d(self.dropout)))
-        return Convolutions(name, blocks, [2] * len(blocks))
+        blocks = []
+        for i, (before, after) in enumerate(pairs("cnn", shape[0], self.channels)):
+            kernel = self.kernel if i else self.first_kernel
+            if kernel % 2 == 0:
+                raise ParameterError(f"cnn: {'kernel' if i else 'first_kernel'} is an odd number of bins and frames, found {kernel}")
+            blocks.append(nn.Sequential(nn.Conv2d(before, after, kernel, (2, self.stride), kernel // 2, bias=not self.batch_norm),
+                                        *([BatchNorm(after)] if self.batch_norm else []), nn.ReLU()))
+        return Convolutions(name, blocks, [self.stride] * len(blocks), self.dropout)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,15 +138,15 @@ class Cnn1d(Trunk):
     kernel: int = param(80, minimum=1, unit="samples", help="length of the first filters")
     stride: int = param(4, minimum=1, unit="samples", help="stride of the first filters")
     batch_norm: bool = param(True, help="batch normalisation in each block")
-    dropout: float = param(0.0, minimum=0, maximum=1, help="share of channels dropped after each block")
+    dropout: float = param(0.0, minimum=0, maximum=1, help="share of the vector's values dropped")
 
     def build(self, shapes: Shapes) -> nn.Module:
         name, shape = single("cnn1d", shapes, 2, "waveforms [channels, samples]", "for spectra use cnn")
-        widths, blocks, strides = [shape[0], *self.channels], [], []
-        for i, (before, after) in enumerate(zip(widths, widths[1:])):
+        blocks, strides = [], []
+        for i, (before, after) in enumerate(pairs("cnn1d", shape[0], self.channels)):
             kernel, stride = (self.kernel | 1, self.stride) if i == 0 else (3, 1)  # odd: the frames are divided exactly, rounded up
             blocks.append(nn.Sequential(nn.Conv1d(before, after, kernel, stride, kernel // 2, bias=not self.batch_norm),
-                                        *([BatchNorm(after)] if self.batch_norm else []), nn.ReLU(),
-                                        nn.MaxPool1d(4, ceil_mode=True), nn.Dropout1d(self.dropout)))
-            strides.append(stride * 4)
-        return Convolutions(name, blocks, strides)
+                                        *([BatchNorm(after)] if self.batch_norm else []), nn.ReLU()))
+            blocks.append(nn.MaxPool1d(4, ceil_mode=True))
+            strides += [stride, 4]
+        return Convolutions(name, blocks, strides, self.dropout)
