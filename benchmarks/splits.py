@@ -47,7 +47,8 @@ def dataset(name: str, clips: int, groups: int, classes: int, rng: np.random.Gen
     labels = np.zeros((clips, classes), np.uint8)
     labels[np.arange(clips), (classes * rng.random(clips)**2).astype(int)] = 1
     audio = [(f"{name}{number // 4:x}", 10.0 * (number % 4), 10.0 * (number % 4 + 1)) for number in range(clips)]
-    return SplitDataset(name, [names[number] for number in owner] if groups < clips else [None] * clips, audio, [{}] * clips, labels)
+    values = [names[number] for number in owner] if groups < clips else [None] * clips
+    return SplitDataset(name, values, audio, [{}] * clips, labels)
 
 
 def main(clips: int = 1_000_000, groups: int = 100_000, classes: int = 50) -> None:

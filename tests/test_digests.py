@@ -100,7 +100,8 @@ def other(pitch):
 
 def test_lazy_by_key_or_by_samples(tmp_path):
     lazies = [Lazy(tone, (1,), "one"), Lazy(tone, (2,), "one"), Lazy(tone, (1,), "two"), Lazy(other, (1,), "one"),
-              Lazy(tone, (1,)), Lazy(other, (1,)), Lazy(tone, (2,)), Lazy(tone, (1, 99)), Lazy(tone, (-1,)), Lazy(tone, (-1,), "three")]
+              Lazy(tone, (1,)), Lazy(other, (1,)), Lazy(tone, (2,)), Lazy(tone, (1, 99)), Lazy(tone, (-1,)),
+              Lazy(tone, (-1,), "three")]
     found, _, _, errors = of(tmp_path, lazies, jobs=2)
     same = [(i, j) for i in range(10) for j in range(i) if i != 8 and j != 8 and found[i] == found[j]]
     assert same == [(1, 0), (5, 4)]
@@ -108,7 +109,8 @@ def test_lazy_by_key_or_by_samples(tmp_path):
     assert of(tmp_path, lazies)[0] == found
 
 
-@pytest.mark.parametrize("damage", [lambda content: b"no database" * 100, lambda content: content[:5000] + bytes(len(content) - 5000)])
+@pytest.mark.parametrize("damage", [lambda content: b"no database" * 100,
+                                    lambda content: content[:5000] + bytes(len(content) - 5000)])
 def test_a_damaged_memory_is_put_aside(tmp_path, damage):
     audios = [File(write(tmp_path / f"{number}" / "sound", b"%d" % number)) for number in range(300)]
     before, *_ = of(tmp_path / "cache", audios)
@@ -161,8 +163,8 @@ def test_several_processes_at_once(tmp_path):
     code = ("import sys; from pathlib import Path; from mtcore.clip import File; from mtcore.reading.digests import Digests\n"
             "found, errors = Digests(sys.argv[1]).of([File(path) for path in sorted(Path(sys.argv[2]).iterdir())])\n"
             "assert not errors; print(*found)")
-    runs = [subprocess.Popen([sys.executable, "-c", code, tmp_path / "cache", tmp_path / "sounds"], stdout=subprocess.PIPE, text=True)
-            for _ in range(4)]
+    command = [sys.executable, "-c", code, tmp_path / "cache", tmp_path / "sounds"]
+    runs = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
     outputs = {run.communicate()[0] for run in runs}
     assert [run.returncode for run in runs] == [0] * 4
     audios = [File(path) for path in sorted((tmp_path / "sounds").iterdir())]

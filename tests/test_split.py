@@ -77,8 +77,8 @@ def test_stretches_that_touch_do_not_overlap():
     assert component[49] == component[50]
 
 
-@given(st.lists(st.lists(CLIP, min_size=1, max_size=30), min_size=1, max_size=3), st.integers(1, 4), st.sampled_from([0.0, 0.1, 0.4]),
-       st.integers(0, 3), st.data())
+@given(st.lists(st.lists(CLIP, min_size=1, max_size=30), min_size=1, max_size=3), st.integers(1, 4),
+       st.sampled_from([0.0, 0.1, 0.4]), st.integers(0, 3), st.data())
 @settings(max_examples=60, deadline=None)
 def test_no_component_is_divided_and_each_is_tested_once(drawn, folds, validation, seed, data):
     datasets = [of_clips(f"d{number}", clips) for number, clips in enumerate(drawn)]
@@ -135,7 +135,8 @@ def test_groups_of_unequal_size_are_spread_at_least_as_well_as_by_scikit_learn(s
     label = (rng.integers(6, size=60)[group] + (rng.random(2000) < 0.5) * rng.integers(6, size=2000)) % 6
     counts = one_hot(label)
     share = counts.sum(axis=0) / 5
-    ours = (per_fold(draw(dataset(groups=[f"g{number}" for number in group], labels=counts), folds=5, validation=0)) == TEST) @ counts
+    birds = dataset(groups=[f"g{number}" for number in group], labels=counts)
+    ours = (per_fold(draw(birds, folds=5, validation=0)) == TEST) @ counts
     theirs = [counts[test].sum(axis=0) for _, test in StratifiedGroupKFold(5).split(counts, label, group)]
     error = lambda found: np.sqrt(np.mean((np.array(found) / share - 1)**2))
     assert error(ours) <= 1.1 * error(theirs)
@@ -294,8 +295,9 @@ def test_own_folds_that_cannot_be_used(datasets, says):
 # What cannot be -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("how, says", [({"folds": 0}, "split.folds"), ({"folds": 2.0}, "split.folds"), ({"folds": "some"}, "split.folds"),
-                                       ({"folds": True}, "split.folds"), ({"test": 1.0}, "split.test"), ({"test": -0.1}, "split.test"),
+@pytest.mark.parametrize("how, says", [({"folds": 0}, "split.folds"), ({"folds": 2.0}, "split.folds"),
+                                       ({"folds": "some"}, "split.folds"), ({"folds": True}, "split.folds"),
+                                       ({"test": 1.0}, "split.test"), ({"test": -0.1}, "split.test"),
                                        ({"validation": 1}, "split.validation: expected a share from 0 to below 1, found 1")])
 def test_numbers_that_make_no_sense(how, says):
     with pytest.raises(ExperimentError, match=says):

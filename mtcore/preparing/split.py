@@ -1,6 +1,6 @@
 """Splits: which clip lies in which part, in each fold. Never by clip alone: what shares a group or audio moves as one.
 
-    groups and overlapping audio ─► components ─► given parts hold, the rest is drawn ─► per fold and clip: train, validation or test
+    groups, overlapping audio ─► components ─► given parts hold, the rest is drawn ─► per fold and clip: train, validation, test
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..clip import PARTS
 from ..errors import ExperimentError, LeakError
 from ..streams import stream
 
-__all__ = ["FREE", "UNUSED", "Parts", "SplitDataset", "assign", "check_leaks", "draw_parts", "joined_groups", "labels_in_one_group"]
+__all__ = ["UNUSED", "Parts", "SplitDataset", "assign", "check_leaks", "draw_parts", "joined_groups", "labels_in_one_group"]
 
 TRAIN, VALIDATION, TEST = range(len(PARTS))
 UNUSED, FREE = -1, -2
@@ -65,9 +65,9 @@ def draw_parts(datasets: Sequence[SplitDataset], *, folds: int | str, test: floa
     """Parts of all clips, the same whatever the order of the datasets.
 
     Given parts hold in every fold; a dataset that brings test clips is tested on those only, one that brings validation clips is
-    validated on those only. Of the rest, every component is test in one of `folds` folds, or in a share `test` for one fold; a share
-    `validation` of what is left for training is drawn per fold. With folds = "official" fold k is what the datasets' schemes `foldk`
-    say; datasets without are drawn in the same number.
+    validated on those only. Of the rest, every component is test in one of `folds` folds, or a share `test` is for one fold; a
+    share `validation` of what is left for training is drawn per fold. With folds = "official" fold k is what the datasets'
+    schemes `foldk` say; datasets without are drawn in the same number.
 
     Raises `LeakError` where given parts tear a component apart, `ExperimentError` for shares, folds and too few groups.
     """
@@ -106,7 +106,7 @@ def check_leaks(datasets: Sequence[SplitDataset], parts: Parts) -> None:
 
 
 def labels_in_one_group(labels: np.ndarray, components: np.ndarray) -> np.ndarray:
-    """Per label: do all its clips lie in one component, although there are several? Such a label cannot be both trained and tested.
+    """Per label: do all its clips lie in one component, although there are several? Then it cannot be both trained and tested.
 
     labels      [clips, labels], above 0 where a clip has the label
     components  [clips], as `joined_groups` gives them
@@ -125,12 +125,13 @@ def assign(counts: Any, shares: Sequence[float], rng: np.random.Generator, every
 
     counts      [groups, labels], dense or sparse, no row empty
     shares      [parts], above 0, their sum is 1
-    everywhere  so many first labels get into every part, if they have as many groups as there are parts; they weigh as much as all
-                others together
+    everywhere  so many first labels get into every part, if they have as many groups as there are parts; they weigh as much as
+                all others together
 
-    Greedy: the groups with the largest share of any label come first, and each goes where it lowers Pearson's chi-squared of parts and
-    labels most: to the part that lacks most of its labels, in units of what is expected there. For single clips this does what
-    iterative stratification does (Sechidis, Tsoumakas and Vlahavas, ECML PKDD 2011), for one label each what stratified sampling does.
+    Greedy: the groups with the largest share of any label come first, and each goes where it lowers Pearson's chi-squared of
+    parts and labels most: to the part that lacks most of its labels, in units of what is expected there. For single clips this
+    does what iterative stratification does (Sechidis, Tsoumakas and Vlahavas, ECML PKDD 2011), for one label each what
+    stratified sampling does.
     """
     counts = csr_array(counts, dtype=float)
     shares = np.asarray(shares, float)
@@ -164,7 +165,7 @@ def assign(counts: Any, shares: Sequence[float], rng: np.random.Generator, every
 
 
 def _divide(lacking: np.ndarray, shares: np.ndarray, number: int) -> np.ndarray:
-    """How many of `number` equal groups each part gets, if each goes to where most is lacking then, in units of the part's share."""
+    """How many of `number` equal groups each part gets, each where most is lacking then, in units of the share."""
     # What groups that can be divided would fill up to one level, rounded down; the few that are left one by one.
     order = np.argsort(-lacking / shares)
     levels = (np.cumsum(lacking[order]) - number) / np.cumsum(shares[order])
@@ -194,7 +195,8 @@ def _fill_empty(part: np.ndarray, counts: csr_array, shares: np.ndarray, everywh
                 break
 
 
-def _draw_test(pool: _Pool, given: np.ndarray, brings: np.ndarray, folds: int, test: float, rng: np.random.Generator) -> np.ndarray:
+def _draw_test(pool: _Pool, given: np.ndarray, brings: np.ndarray, folds: int, test: float,
+               rng: np.random.Generator) -> np.ndarray:
     """The fold in which each component is tested; other numbers: in none, or given."""
     drawn = ~brings & pool.allowed[:, TEST] & (pool.rest != TEST)
     clips = drawn[pool.dataset]
@@ -204,10 +206,10 @@ def _draw_test(pool: _Pool, given: np.ndarray, brings: np.ndarray, folds: int, t
     counts, least = pool.counts(free, clips), max(folds, 2)
     for dataset, groups in zip(pool.datasets, pool.tally(counts)):
         if 0 < groups < least:
+            names = pool.names(np.flatnonzero(free & pool.has(pool.of(dataset))))
             raise ExperimentError(f"dataset {dataset.name}: expected at least {least} groups to draw "
-                                  f"{f'{folds} folds' if folds > 1 else 'a test part'} from, found {groups}: "
-                                  f"{pool.names(np.flatnonzero(free & pool.has(pool.of(dataset))))}; choose fewer folds (split.folds) "
-                                  f"or another group (datasets.{dataset.name}.group)")
+                                  f"{f'{folds} folds' if folds > 1 else 'a test part'} from, found {groups}: {names}; choose "
+                                  f"fewer folds (split.folds) or another group (datasets.{dataset.name}.group)")
     shares = [1 / folds] * folds if folds > 1 else [test, 1 - test]
     return pool.spread(free, counts, shares, rng)
 
@@ -226,7 +228,8 @@ def _draw_validation(pool: _Pool, fixed: np.ndarray, part: np.ndarray, share: fl
     return np.where(pool.spread(free, pool.counts(free, clips), [1 - share, share], rng) == 1, VALIDATION, part)
 
 
-def _remarks(datasets: Sequence[SplitDataset], fold: Mapping[str, np.ndarray], number: int, shares: Mapping[int, float]) -> Iterator[str]:
+def _remarks(datasets: Sequence[SplitDataset], fold: Mapping[str, np.ndarray], number: int,
+             shares: Mapping[int, float]) -> Iterator[str]:
     for dataset in datasets:
         clips = fold[dataset.name]
         missing = [PARTS[part] for part, share in shares.items() if share and PARTS[part] in (dataset.parts_only or PARTS)
@@ -264,8 +267,8 @@ def _whole(pool: _Pool, parts: np.ndarray, where: str) -> np.ndarray:
     holds = np.stack([pool.has(parts == part) for part in range(len(PARTS))])
     torn = np.flatnonzero(holds.sum(axis=0) > 1)
     if len(torn):
-        names = [pool.datasets[number].name for number in np.unique(pool.dataset[np.isin(pool.component, torn) & (parts >= 0)])]
-        raise LeakError(f"{where}: expected every group in one part, found {len(torn)} in two or more (dataset {', '.join(names)}): "
+        names = pool.names_of(np.isin(pool.component, torn) & (parts >= 0))
+        raise LeakError(f"{where}: expected every group in one part, found {len(torn)} in two or more (dataset {names}): "
                         f"{pool.names(torn, holds)}; choose as `group` what the parts keep together, or correct the parts")
     return np.where(holds.any(axis=0), holds.argmax(axis=0), FREE)
 
@@ -288,7 +291,8 @@ class _Pool:
     def _join(self) -> np.ndarray:
         """A clip is an edge between its group and its chain of overlapping stretches."""
         codes: dict[str, int] = {}
-        group = np.fromiter((-1 if value is None else codes.setdefault(value, len(codes)) for d in self.datasets for value in d.groups),
+        values = (value for dataset in self.datasets for value in dataset.groups)
+        group = np.fromiter((-1 if value is None else codes.setdefault(value, len(codes)) for value in values),
                             np.int64, len(self.dataset))
         chain = self._chains()
         chains, grouped = int(chain.max(initial=-1)) + 1, group >= 0
@@ -302,7 +306,8 @@ class _Pool:
         codes: dict[Any, int] = {}
         column = lambda number: (audio[number] for dataset in self.datasets for audio in dataset.audio)
         count = len(self.dataset)
-        code = np.fromiter((codes.setdefault(object() if digest is None else digest, len(codes)) for digest in column(0)), np.int64, count)
+        code = np.fromiter((codes.setdefault(object() if digest is None else digest, len(codes)) for digest in column(0)),
+                           np.int64, count)
         start = np.fromiter((round(time / _TICK) for time in column(1)), np.int64, count)
         stop = np.fromiter((-1 if time is None else round(time / _TICK) for time in column(2)), np.int64, count)
         span = max(start.max(initial=0), stop.max(initial=0)) + 2
@@ -314,16 +319,15 @@ class _Pool:
         return chain
 
     def scheme(self, name: str, given: np.ndarray | None = None, own: np.ndarray | None = None) -> np.ndarray:
-        """Part of each clip in a scheme, FREE where it has none; of an own fold with what is given beside it, UNUSED where neither is."""
+        """Part of each clip in a scheme, FREE where it has none; in own folds `given` counts too, UNUSED where neither is."""
         code = {part: number for number, part in enumerate(PARTS)} | {None: FREE}
         parts = np.fromiter((code[parts.get(name)] for d in self.datasets for parts in d.parts), np.int8, len(self.dataset))
         if own is None:
             return parts
         differ = own[self.dataset] & (parts != FREE) & (given != FREE) & (parts != given)
         if differ.any():
-            names = ", ".join(self.datasets[number].name for number in np.unique(self.dataset[differ]))
-            raise LeakError(f"{name}: expected parts as in `given`, which holds in every fold, found {differ.sum()} clips with others "
-                            f"(dataset {names}); correct the reader's or the table's parts")
+            raise LeakError(f"{name}: expected parts as in `given`, which holds in every fold, found {differ.sum()} clips with "
+                            f"others (dataset {self.names_of(differ)}); correct the reader's or the table's parts")
         parts = np.where((parts != FREE) & own[self.dataset], parts, given)
         return np.where((parts == FREE) & own[self.dataset], np.int8(UNUSED), parts)
 
@@ -338,7 +342,7 @@ class _Pool:
         return np.bincount(self.dataset[clips], minlength=len(self.datasets)) > 0
 
     def counts(self, components: np.ndarray, clips: np.ndarray) -> csr_array:
-        """[components, datasets + labels of each]: clips, so that each dataset is divided in the shares, and labels; of these only."""
+        """[components, datasets + labels of each]: number of clips, so that each dataset is divided too, and counts of labels."""
         number = np.cumsum(components) - 1
         chosen = clips & components[self.component]
         rows, columns, values = [number[self.component[chosen]]], [self.dataset[chosen]], [np.ones(chosen.sum())]
@@ -363,6 +367,10 @@ class _Pool:
         if components.any():
             part[components] = assign(counts, shares, rng, everywhere=len(self.datasets))
         return part
+
+    def names_of(self, clips: np.ndarray) -> str:
+        """The datasets of these clips."""
+        return ", ".join(dataset.name for dataset, some in zip(self.datasets, self.datasets_with(clips)) if some)
 
     def names(self, components: np.ndarray, holds: np.ndarray | None = None) -> str:
         """The first few components by their groups, or by their audio, with the parts they lie in."""

@@ -44,9 +44,9 @@ class Probe(NamedTuple):
 def decode(audio: File | Lazy) -> tuple[np.ndarray, float | None]:
     """The samples as contiguous float32, and their rate in Hz (None: no time axis).
 
-    A file gives [channels, n] in -1 … 1; a stretch is cut at the samples `round(seconds * rate)`. What a `Lazy` loads may have any
-    rank; one-dimensional sound, that is with a rate, becomes [1, n]. Raises `ClipError` for what cannot be used: missing, unreadable,
-    empty, cut off, outside the file, not finite.
+    A file gives [channels, n] in -1 … 1; a stretch is cut at the samples `round(seconds * rate)`. What a `Lazy` loads may have
+    any rank; one-dimensional sound, that is with a rate, becomes [1, n]. Raises `ClipError` for what cannot be used: missing,
+    unreadable, empty, cut off, outside the file, not finite.
     """
     import numpy as np  # late, like soundfile: the index needs the names of this module only
 
@@ -90,7 +90,8 @@ def _read(file: File) -> tuple[np.ndarray, float]:
         handle.seek(begin)
         sound = handle.read(last - begin, dtype="float32", always_2d=True)[first - begin:]
         if (missing := last - first - len(sound)) > (_MP3_SLACK if mp3 else 0):
-            raise ClipError(f"{file}: the file is cut off: its header promises {missing / rate:.3f} s more than it holds; fetch it again")
+            raise ClipError(f"{file}: the file is cut off: its header promises {missing / rate:.3f} s more than it holds; "
+                            "fetch it again")
     return np.ascontiguousarray(sound.T), float(rate)
 
 
@@ -102,10 +103,11 @@ def _opened(file: File) -> Iterator[soundfile.SoundFile]:
         # As bytes, names that are no valid UTF-8 work too.
         with soundfile.SoundFile(str(file.path) if os.name == "nt" else os.fsencode(file.path)) as handle:
             if handle.frames >= _UNKNOWN:  # libsndfile can neither seek in such a file nor tell where it ends
-                raise ClipError(f"{file}: its header does not say how long it is; write the file anew, for instance with flac or ffmpeg")
+                raise ClipError(f"{file}: its header does not say how long it is; write the file anew, for instance "
+                                "with flac or ffmpeg")
             _check_whole(file, handle.extra_info)
             yield handle
-    except (RuntimeError, TypeError, ValueError, OSError) as error:  # soundfile has a type of its own only for what libsndfile says
+    except (RuntimeError, TypeError, ValueError, OSError) as error:  # soundfile raises any of these
         raise ClipError(f"{file}: {_reason(file, error)}") from None
 
 
@@ -116,9 +118,11 @@ def _check_whole(file: File, header: str) -> None:
     for said, there in found:
         # Writers that cannot seek back leave 0 or a size just below 2 or 4 GiB in the header.
         if said > there and -said % 2**31 > 4096:
-            raise ClipError(f"{file}: the file is cut off: its header promises {said} (bytes or samples), {there} are there; fetch it again")
+            raise ClipError(f"{file}: the file is cut off: its header promises {said} bytes or samples, {there} are there; "
+                            "fetch it again")
     if _OGG.search(header) or ("Ogg: Junk" in header and not _ends_with_a_page(file)):
-        raise ClipError(f"{file}: the file is cut off: its Ogg stream has no end; fetch it again or, if it is a recorded stream, write it anew")
+        raise ClipError(f"{file}: the file is cut off: its Ogg stream has no end; fetch it again or, if it is a recorded "
+                        "stream, write it anew")
 
 
 def _ends_with_a_page(file: File) -> bool:
@@ -152,5 +156,5 @@ def _reason(file: File, error: Exception) -> str:
         return "expected a sound file, but reading it is not permitted"
     if not path.stat().st_size:
         return "expected a sound file, found an empty one (0 bytes)"
-    return (f"expected a sound file that libsndfile reads (wav, flac, ogg, mp3, aiff, …), found one that is cut off, damaged or something "
-            f"else: {getattr(error, 'error_string', error)}")
+    return (f"expected a sound file that libsndfile reads (wav, flac, ogg, mp3, aiff, …), found one that is cut off, damaged or "
+            f"something else: {getattr(error, 'error_string', error)}")

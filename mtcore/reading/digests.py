@@ -37,8 +37,8 @@ class Digests:
            progress: Progress = Progress()) -> tuple[list[str | None], dict[int, ClipError]]:
         """Digest of each audio, None where there is none, and by position why not.
 
-        Of a file: of all its bytes, whatever the stretch, read once however many stretches it has. Of a `Lazy`: of its function and
-        key or, without a key, of its samples, shape and rate. `jobs` is joblib's `n_jobs`.
+        Of a file: of all its bytes, whatever the stretch, read once however many stretches it has. Of a `Lazy`: of its function
+        and key or, without a key, of its samples, shape and rate. `jobs` is joblib's `n_jobs`.
         """
         memory = _Memory(self.cache / "digests.sqlite", progress)
         names = [str(audio.path) if isinstance(audio, File) else position for position, audio in enumerate(audios)]
