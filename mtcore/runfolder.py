@@ -38,7 +38,7 @@ _ASIDE = ".aside"
 
 @contextmanager
 def atomic(path: Path | str) -> Iterator[Path]:
-    """Give a temporary path beside `path`; when the block ends well, what was written there becomes `path`, else it is removed."""
+    """Give a temporary path beside `path`; when the block ends well, what was written there becomes `path`, else it goes."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{_ASIDE}")
@@ -94,7 +94,7 @@ class RunFolder:
         except FileNotFoundError:
             return {}
         except ValueError as error:
-            raise DataError(f"{path}: expected JSON as a run writes it, found {error}; remove the run's folder and run again") from error
+            raise DataError(f"{path}: expected JSON as a run writes it, found {error}; remove the folder and run again") from error
 
     def write_info(self, info: Mapping[str, Any]) -> None:
         atomic_write(self.path / "run.json", json.dumps(info, default=_plain, ensure_ascii=False, indent=1) + "\n")
@@ -104,7 +104,8 @@ class RunFolder:
 
     def log(self, line: str) -> None:
         """Append to run.log, with date and time; further lines of the text are indented."""
-        self._append("run.log", f"{datetime.now().isoformat(' ', 'seconds')} {line.rstrip().replace(chr(10), chr(10) + '    ')}\n")
+        text = line.rstrip().replace("\n", "\n    ")
+        self._append("run.log", f"{datetime.now().isoformat(' ', 'seconds')} {text}\n")
 
     def clean(self) -> None:
         """Remove what a killed process left half-written."""
@@ -236,7 +237,7 @@ def _to_table(part: str, found: Predictions):
 
     return pa.table({"part": pa.array([part] * count, pa.string()), "clip": pa.array(found.clips, pa.string()),
                      "target": truths(found.targets), "decided": truths(found.decided),
-                     "scores": pa.ListArray.from_arrays(offsets, flat) if scores else pa.array([None] * count, pa.list_(pa.float32())),
+                     "scores": pa.ListArray.from_arrays(offsets, flat) if scores else pa.nulls(count, pa.list_(pa.float32())),
                      "shape": pa.array([row.shape for row in scores] or [None] * count, pa.list_(pa.int32()))})
 
 
@@ -265,5 +266,5 @@ def _from_table(rows, task: Task, details: Mapping[str, Any]) -> Predictions:
         return np.array(values, dtype=np.float64 if task.kind == "regression" else np.int64)
 
     trained = details["trained"]
-    return Predictions(task, rows["clip"].to_pylist(), scores, truths("decided"), truths("target"), details["hop"], details["first"],
-                       None if trained is None else tuple(trained))
+    return Predictions(task, rows["clip"].to_pylist(), scores, truths("decided"), truths("target"), details["hop"],
+                       details["first"], None if trained is None else tuple(trained))
