@@ -1,0 +1,1 @@
+"""Signal steps, spectral features and feature steps for mtcore."""

@@ -1,0 +1,24 @@
+"""What this plugin provides. Imports nothing heavy: components are named, not imported."""
+
+from mtcore.plugin import ExtractorSpec, PreparerSpec, hookimpl
+
+
+@hookimpl
+def mtcore_register_preparers():
+    yield PreparerSpec("resample", "mtcore_features.signal:Resample", "Another sampling rate (soxr HQ)")
+    yield PreparerSpec("trim", "mtcore_features.signal:Trim", "Without the silence at both ends")
+    yield PreparerSpec("normalise", "mtcore_features.signal:Normalise", "Peak or RMS at a level in dBFS")
+    yield PreparerSpec("cut", "mtcore_features.signal:Cut", "A stretch of so many seconds, by default the beginning")
+    yield PreparerSpec("window", "mtcore_features.steps:Window", "Several windows of one length per clip, overlapping or not")
+    yield PreparerSpec("summary", "mtcore_features.steps:Summary", "Statistics over the frames")
+    yield PreparerSpec("minmax", "mtcore_features.steps:MinMax", "Training range to 0 … 1 per bin, cell or all")
+
+
+@hookimpl
+def mtcore_register_extractors():
+    yield ExtractorSpec("stft", "mtcore_features.spectral:Stft", "Short-time Fourier transform, magnitudes")
+    yield ExtractorSpec("mel", "mtcore_features.spectral:Mel", "Mel spectrogram, power")
+    yield ExtractorSpec("logmel", "mtcore_features.spectral:LogMel", "Mel spectrogram in dB")
+    yield ExtractorSpec("mfcc", "mtcore_features.spectral:Mfcc", "Mel-frequency cepstral coefficients, with deltas if asked")
+    yield ExtractorSpec("logbank", "mtcore_features.logbank:Logbank", "Log filter bank energies of speech recognition")
+    yield ExtractorSpec("logbank_summary", "mtcore_features.logbank:LogbankSummary", "Seven statistics of each log energy")
