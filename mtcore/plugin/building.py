@@ -114,9 +114,9 @@ def _check_choice(value: Any, parameter: Parameter, path: str) -> None:
                               + near(str(value), [str(choice) for choice in choices]))
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if number and not ((low is None or value >= low) and (high is None or value <= high)):
-        limits = [f"{low:g} or more"] * (low is not None) + [f"{high:g} or less"] * (high is not None)
+        limits = [f"{limit:g} or {word}" for limit, word in ((low, "more"), (high, "less")) if limit is not None]
         unit = f" {parameter.unit}" if parameter.unit else ""
-        raise ExperimentError(f"{path}: expected {', '.join(limits)}{unit}; found {value!r}")
+        raise ExperimentError(f"{path}: expected {' and '.join(limits)}{unit}; found {value!r}")
 
 
 def _said_our_way(message: str, value: Any, parameter: Parameter, path: str) -> str:

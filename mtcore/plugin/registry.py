@@ -110,21 +110,18 @@ class Registry:
         if ":" in name:
             try:
                 cls = resolve_target(name, search)
-            except PluginError as error:
+                if not ("loss" in kinds and _is_module(cls)):
+                    _check_class(cls, kinds)
+            except PluginError as error:  # the file names it, so the file is wrong
                 raise ExperimentError(f"{name}: {error}") from error.__cause__
-            problem = None if "loss" in kinds and _is_module(cls) else _class_problem(cls, kinds)
-            if problem:
-                raise ExperimentError(f"{name}: {problem}")
             return name, 1, cls
         full, spec = self._find(kinds, name)
         plugin = next(plugin for plugin in self.plugins if plugin.loaded and plugin.name == full.partition(".")[0])
         try:
             cls = resolve_target(spec.target)
+            _check_class(cls, (spec.kind,))
         except PluginError as error:
             raise PluginError(f"{spec.kind} {full}: {error}\n{plugin}; see mtcore info {full} --traceback") from error.__cause__
-        problem = _class_problem(cls, (spec.kind,))
-        if problem:
-            raise PluginError(f"{spec.kind} {full} ({spec.target}): {problem}\n{plugin}; tell its authors")
         return full, spec.revision, cls
 
     def _find(self, kinds: tuple[str, ...], name: str) -> tuple[str, Spec]:
@@ -211,13 +208,16 @@ def _not_well(plugin: Plugin) -> str:
     return f"{plugin} is {plugin.state}: {plugin.cause}; see mtcore list-plugins --causes {plugin.name}"
 
 
-def _class_problem(cls: Any, kinds: Sequence[str]) -> str | None:
-    """Why this cannot be a component of one of these kinds."""
+def _check_class(cls: Any, kinds: Sequence[str]) -> None:
+    """`PluginError` unless this can be a component of one of these kinds."""
+    from .building import parameters_of  # msgspec; listing does without
+
     if not inspect.isclass(cls) or not issubclass(cls, tuple(_BASES[kind] for kind in kinds)):
-        return f"expected a subclass of mtcore.plugin.{' or '.join(_BASES[kind].__name__ for kind in kinds)}, found {cls!r}"
+        bases = " or ".join(_BASES[kind].__name__ for kind in kinds)
+        raise PluginError(f"expected a subclass of mtcore.plugin.{bases}, found {cls!r}")
     if inspect.isabstract(cls):
-        return f"{cls.__name__} does not define {', '.join(sorted(cls.__abstractmethods__))}"
-    return None
+        raise PluginError(f"{cls.__qualname__} does not define {', '.join(sorted(cls.__abstractmethods__))}")
+    parameters_of(cls)
 
 
 def _is_module(cls: Any) -> bool:

@@ -1,0 +1,73 @@
+"""How long `mtcore list-plugins` and `mtcore --help` take beside `python -c pass`, in one environment.
+
+    python benchmarks/startup.py [--rounds 15] [--distributions 300] [--plugins 10]
+
+The environment is this one, with so many further distributions and plugins in a temporary folder. The commands take turns, so that
+what else the machine does meets all of them; medians are compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+HOOKS = """from mtcore.plugin import ReaderSpec, hookimpl
+
+
+@hookimpl
+def mtcore_register_readers():
+    yield ReaderSpec("calls", "nowhere:Calls", "Calls")
+"""
+
+
+def fill(site: Path, distributions: int, plugins: int) -> None:
+    """Distributions with metadata of usual length and console scripts, and plugins."""
+    description = "\n".join(f"Line {i} of a description as long as many are." for i in range(150))
+    for i in range(distributions + plugins):
+        plugin = i >= distributions
+        name = f"mtcore-p{i}" if plugin else f"other-{i}"
+        info = site / f"{name.replace('-', '_')}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\nRequires-Dist: mtcore>=0.0.1\n\n{description}")
+        (info / "entry_points.txt").write_text(f"[mtcore]\np{i} = mtcore_p{i}\n" if plugin else f"[console_scripts]\nx{i} = x:main\n")
+        if plugin:
+            (site / f"mtcore_p{i}.py").write_text(HOOKS)
+
+
+def seconds(arguments: list[str], environment: dict[str, str]) -> float:
+    start = time.perf_counter()
+    subprocess.run([sys.executable, *arguments], env=environment, check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--distributions", type=int, default=300)
+    parser.add_argument("--plugins", type=int, default=10)
+    options = parser.parse_args()
+    commands = {"python -c pass": ["-c", "pass"], "mtcore --help": ["-m", "mtcore", "--help"],
+                "mtcore list-plugins": ["-m", "mtcore", "list-plugins"]}
+    with tempfile.TemporaryDirectory() as site:
+        fill(Path(site), options.distributions, options.plugins)
+        environment = {**os.environ, "PYTHONPATH": site}
+        for arguments in commands.values():  # compiles, and fills the file system's cache
+            seconds(arguments, environment)
+        times = {name: [] for name in commands}
+        for _ in range(options.rounds):
+            for name, arguments in commands.items():
+                times[name].append(seconds(arguments, environment))
+    base = median(times["python -c pass"])
+    print(f"{options.distributions} further distributions, {options.plugins} plugins, {options.rounds} rounds")
+    for name, values in times.items():
+        print(f"{name:20} {median(values) * 1000:6.0f} ms {median(values) / base:6.1f} x   ({min(values) * 1000:.0f} to {max(values) * 1000:.0f} ms)")
+
+
+if __name__ == "__main__":
+    main()
