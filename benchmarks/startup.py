@@ -2,8 +2,8 @@
 
     python benchmarks/startup.py [--rounds 15] [--distributions 300] [--plugins 10]
 
-The environment is this one, with so many further distributions and plugins in a temporary folder. The commands take turns, so that
-what else the machine does meets all of them; medians are compared.
+The environment is this one, with so many further distributions and plugins in a temporary folder. The commands take turns, so
+that what else the machine does meets all of them; medians are compared.
 """
 
 from __future__ import annotations
@@ -34,8 +34,10 @@ def fill(site: Path, distributions: int, plugins: int) -> None:
         name = f"mtcore-p{i}" if plugin else f"other-{i}"
         info = site / f"{name.replace('-', '_')}-1.0.dist-info"
         info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\nRequires-Dist: mtcore>=0.0.1\n\n{description}")
-        (info / "entry_points.txt").write_text(f"[mtcore]\np{i} = mtcore_p{i}\n" if plugin else f"[console_scripts]\nx{i} = x:main\n")
+        header = f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\nRequires-Dist: mtcore>=0.0.1\n"
+        (info / "METADATA").write_text(f"{header}\n{description}")
+        entry = f"[mtcore]\np{i} = mtcore_p{i}\n" if plugin else f"[console_scripts]\nx{i} = x:main\n"
+        (info / "entry_points.txt").write_text(entry)
         if plugin:
             (site / f"mtcore_p{i}.py").write_text(HOOKS)
 
@@ -66,7 +68,8 @@ def main() -> None:
     base = median(times["python -c pass"])
     print(f"{options.distributions} further distributions, {options.plugins} plugins, {options.rounds} rounds")
     for name, values in times.items():
-        print(f"{name:20} {median(values) * 1000:6.0f} ms {median(values) / base:6.1f} x   ({min(values) * 1000:.0f} to {max(values) * 1000:.0f} ms)")
+        spread = f"({min(values) * 1000:.0f} to {max(values) * 1000:.0f} ms)"
+        print(f"{name:20} {median(values) * 1000:6.0f} ms {median(values) / base:6.1f} x   {spread}")
 
 
 if __name__ == "__main__":

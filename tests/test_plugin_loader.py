@@ -8,8 +8,11 @@ import sys
 import textwrap
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from packaging.requirements import Requirement
 
-from mtcore.plugin.loader import discover
+from mtcore.plugin.loader import discover, plainly_fits
 
 GOOD = """
     from mtcore.plugin import ReaderSpec, TrunkSpec, hookimpl
@@ -151,8 +154,8 @@ BROKEN = {
     "exit at import": ("import sys; sys.exit('bye')", "SystemExit", "bye"),
     "hook raises": (hook("raise ValueError('at once')"), "ValueError", "at once"),
     "generator raises late": (hook("yield ReaderSpec('a', 'x:Y')\n    1 / 0"), "ZeroDivisionError", ""),
-    "typo in the hook's name": (hook("yield", signature="mtcore_register_reader()"), "PluginError", "did you mean mtcore_register_re"),
-    "typo declared optional": (hook("yield", "@hookimpl(optionalhook=True)", "mtcore_register_reader()"), "PluginError", "unknown"),
+    "typo in the hook's name": (hook("yield", signature="mtcore_register_reader()"), "PluginError", "did you mean mtcore"),
+    "typo declared optional": (hook("yield", "@hookimpl(optionalhook=True)", "mtcore_register_reader()"), "PluginError", "hook"),
     "argument": (hook("yield", signature="mtcore_register_readers(config)"), "PluginValidationError", "config"),
     "argument with default": (hook("yield", signature="mtcore_register_readers(config=None)"), "PluginError", "config"),
     "tryfirst": (hook("yield", "@hookimpl(tryfirst=True)"), "PluginError", "tryfirst"),
@@ -185,6 +188,26 @@ def test_broken_keeps_the_cause_and_none_of_the_specs(install, case):
     assert plugin.cause.type == kind and part in plugin.cause.message
     assert kind in plugin.cause.traceback and "Traceback" in plugin.cause.traceback
     assert only("cats").state == "ok"
+
+
+numbers = st.lists(st.integers(0, 11), min_size=1, max_size=3).map(lambda parts: ".".join(map(str, parts)))
+bounds = st.lists(st.tuples(st.sampled_from([">=", "<", "< "]), numbers).map("".join), min_size=1, max_size=2).map(",".join)
+
+
+@settings(max_examples=200, deadline=None)
+@given(bounds, numbers)
+@example(">=1.0", "1")
+@example("<2", "2.0.0")
+@example(">=10", "9")
+def test_plain_bounds_mean_what_packaging_says(bounds, version):
+    assert plainly_fits(f"mtcore{bounds}", version) == Requirement(f"mtcore{bounds}").specifier.contains(version)
+
+
+@pytest.mark.parametrize("requirement, version", [
+    ("mtcore", "1.0"), ("mtcore==1.0", "1.0"), ("mtcore>=1.0; extra == 'x'", "1.0"), ("mtcore[x]>=1", "1.0"),
+    ("mtcore>=1.*", "1.0"), ("mtcore>=1.0", "1.0.dev3"), ("mtcore<2", "2.0rc1")])
+def test_other_forms_are_left_to_packaging(requirement, version):
+    assert not plainly_fits(requirement, version)
 
 
 def test_entry_point_to_a_missing_module(install):

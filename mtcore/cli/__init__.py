@@ -49,15 +49,19 @@ def settings() -> Settings:
 
 
 def _note(ctx: click.Context, option: click.Parameter, value) -> None:
-    """Options may stand before and after the command's name; the last one given holds."""
-    if value and option.name == "block":
+    """Options may stand before and after the command's name; the last one given holds, and any is above the environment."""
+    settings = ctx.ensure_object(Settings)
+    given = ctx.get_parameter_source(option.name) is click.core.ParameterSource.COMMANDLINE
+    if option.name == "block":
         _block(ctx, value)
-    elif value:
-        setattr(ctx.ensure_object(Settings), option.name, value)
+    elif value and (given or not getattr(settings, option.name)):
+        setattr(settings, option.name, value)
 
 
 def _block(ctx: click.Context, names: tuple[str, ...]) -> None:
     """Through the environment, so that worker processes block the same plugins."""
+    if not names:
+        return
     from ..plugin.registry import get_registry  # pluggy; --help does without
 
     before = os.environ.get("MTCORE_BLOCK")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import json
 import os
-import tempfile
 from collections import Counter
 from contextlib import nullcontext
 from pathlib import Path
@@ -143,6 +142,8 @@ def _attributes(component: Any, kind: str) -> dict[str, Any]:
 
 def _dataset(reader: Any, full: str, spec: Spec, root: Path | None) -> dict[str, Any]:
     """Tasks and groups of what lies below `root`, or of the reader's example."""
+    import tempfile  # a few milliseconds that listing does without
+
     with tempfile.TemporaryDirectory() if root is None else nullcontext(root) as folder:
         if root is None:
             try:

@@ -20,6 +20,7 @@ import sys
 import time
 import traceback
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from importlib import metadata
 from typing import Any, Callable, Iterable, Iterator
 
@@ -29,13 +30,14 @@ from ..errors import PluginError
 from . import hookspecs
 from .specs import KINDS, Spec
 
-__all__ = ["Cause", "Plugin", "discover", "near", "normalised"]
+__all__ = ["Cause", "Plugin", "discover", "near", "normalised", "plainly_fits"]
 
 GROUP = "mtcore"
 SLOW = 0.1
 """seconds"""
 
 _OWN_GROUP = re.compile(r"^\s*\[\s*mtcore\s*\]", re.MULTILINE)
+_BOUND = re.compile(r"(>=|<)\s*(\d+(?:\.\d+)*)")
 _COMPONENT = re.compile(r"[a-z][a-z0-9_]*")
 _TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _HOOKS = {f"mtcore_register_{'losses' if kind == 'loss' else kind + 's'}": kind for kind in KINDS}
@@ -126,8 +128,10 @@ def _installed() -> Iterator[Plugin]:
 def _plugin(name: str, distribution: metadata.Distribution) -> Iterator[Plugin]:
     entries = tuple(distribution.entry_points.select(group=GROUP))
     if entries:
-        yield Plugin("core" if name == "mtcore" else name.removeprefix("mtcore-"), name, distribution.version, "found",
-                     entries=entries, requires=tuple(distribution.requires or ()))
+        known = distribution.metadata  # parsed at each access
+        requires = known.get_all("Requires-Dist") or distribution.requires or ()
+        yield Plugin("core" if name == "mtcore" else name.removeprefix("mtcore-"), name, known["Version"] or "", "found",
+                     entries=entries, requires=tuple(requires))
 
 
 def _judged(plugin: Plugin, blocked: set[str], only: set[str]) -> Plugin:
@@ -161,10 +165,12 @@ def _incompatible(plugin: Plugin) -> Plugin | None:
     ours = [line for line in plugin.requires if re.match(r"mtcore(?![\w.-])", line.strip(), re.IGNORECASE)]
     if not ours or plugin.name == "core":
         return None
-    from packaging.requirements import Requirement  # only where there is a requirement to read
     try:
+        core = _core_version()
+        if all(plainly_fits(line, core) for line in ours):
+            return None
+        from packaging.requirements import Requirement  # its import is a seventh of all that listing takes
         requirements = [Requirement(line) for line in ours]
-        core = metadata.version("mtcore")
         wrong = [need for need in requirements if (need.marker is None or need.marker.evaluate({"extra": ""}))
                  and not need.specifier.contains(core, prereleases=True)]
     except Exception as error:
@@ -173,6 +179,20 @@ def _incompatible(plugin: Plugin) -> Plugin | None:
         return plugin.because("incompatible", f"it needs mtcore {wrong[0].specifier}, this is mtcore {core}; try "
                                               f"pip install --upgrade {plugin.distribution}")
     return None
+
+
+@lru_cache(maxsize=1)
+def _core_version() -> str:
+    return metadata.version("mtcore")
+
+
+def plainly_fits(requirement: str, version: str) -> bool:
+    """Whether a requirement of the usual form, "mtcore>=1.2,<2", holds. False: it does not, or it is of another form."""
+    bounds = [_BOUND.fullmatch(bound.strip()) for bound in requirement.strip()[len("mtcore"):].split(",")]
+    if not all(bounds) or not re.fullmatch(r"\d+(\.\d+)*", version):
+        return False
+    numbers = lambda text: [int(part) for part in re.sub(r"(\.0+)+$", "", text).split(".")]
+    return all((numbers(version) >= numbers(bound[2])) == (bound[1] == ">=") for bound in bounds)
 
 
 def _loaded(plugin: Plugin) -> Plugin:
