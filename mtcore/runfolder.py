@@ -94,7 +94,7 @@ class RunFolder:
         except FileNotFoundError:
             return {}
         except ValueError as error:
-            raise DataError(f"{path}: expected JSON as a run writes it, found {error}; remove the folder and run again") from error
+            raise DataError(f"{path}: expected a run's JSON, found {error}; remove the folder and run again") from error
 
     def write_info(self, info: Mapping[str, Any]) -> None:
         atomic_write(self.path / "run.json", json.dumps(info, default=_plain, ensure_ascii=False, indent=1) + "\n")
@@ -123,13 +123,16 @@ class RunFolder:
         checkpoint ("best", "last" or None); a value that is not finite becomes null."""
         self._append("metrics.jsonl", "".join(map(_line, rows)))
 
-    def metrics(self) -> list[dict[str, Any]]:
-        """All whole lines of metrics.jsonl."""
-        return [json.loads(line) for line in self._metric_lines()]
+    def metrics(self, part: str = "") -> list[dict[str, Any]]:
+        """All whole lines of metrics.jsonl, or those of one part."""
+        mark = f'"{part}"'.encode() if part else b""  # parsing all epochs' lines of a hundred runs takes a minute
+        rows = [json.loads(line) for line in self._metric_lines() if mark in line]
+        return [row for row in rows if not part or row["part"] == part]
 
     def truncate_metrics(self, epoch: int) -> None:
-        """Drop lines of epochs after `epoch` and a half-written last line: whoever continues after `epoch` writes them anew."""
-        kept = [line for line in self._metric_lines() if json.loads(line)["epoch"] <= epoch]
+        """Drop lines of epochs after `epoch`, of checkpoints, and a half-written last line: whoever continues after `epoch` writes
+        them anew."""
+        kept = [line for line in self._metric_lines() if (row := json.loads(line))["epoch"] <= epoch and not row.get("checkpoint")]
         if (self.path / "metrics.jsonl").exists():
             atomic_write(self.path / "metrics.jsonl", b"".join(kept))
 

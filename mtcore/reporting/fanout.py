@@ -21,7 +21,8 @@ class Reporters(Reporting):
                 getattr(reporter, method)(*arguments)
             except Exception as error:  # whatever a stranger's reporter raises: figures are in metrics.jsonl anyway
                 del self.reporters[name]
-                self.warn(f"warning: reporter {name} failed and is disabled for the rest of this run: {type(error).__name__}: {error}")
+                self.warn(f"warning: reporter {name} failed and is disabled until the run is continued: "
+                          f"{type(error).__name__}: {error}")
 
     def run_started(self, run: Mapping[str, Any]) -> None:
         self._call("run_started", run)
