@@ -1,0 +1,1 @@
+"""mtcore plugin `voiceprompts`: telephone prompts of eight voices in five languages."""
