@@ -12,10 +12,10 @@ DEMO = {
     "name": "demo",
     "datasets": {"tones": {"reader": "core.tones"}, "chords": {"reader": "core.chords"}},
     "signal": {"steps": ["mono"]},
-    "inputs": {"main": {"extractor": "core.spectrogram", "steps": [{"use": "core.standardize", "per": "bin"}]}},
+    "inputs": {"main": {"extractor": {"use": "core.spectrogram", "hop": 0.032}, "steps": [{"use": "core.standardize", "per": "bin"}]}},
     "split": {"folds": 3, "validation": 0.1},
-    "model": {"trunk": {"use": "core.cnn"}},
-    "train": {"epochs": 8, "batch_size": 16, "optimizer": {"use": "adamw", "lr": 3e-3}, "scheduler": {"use": "cosine", "warmup": 10}},
+    "model": {"trunk": {"use": "core.cnn", "channels": [12, 24, 32]}},
+    "train": {"epochs": 8, "batch_size": 16, "optimizer": {"use": "adamw", "lr": 5e-3}, "scheduler": {"use": "cosine", "warmup": 10}},
     "vary": {"tasks": ["singles", "all"]},
 }
 """Two generated datasets, three tasks of different kinds; each task alone and all together."""
@@ -28,7 +28,7 @@ jobs_option = click.option("--jobs", default=1, show_default=True, help="Threads
 def opened(path: Path, overrides=(), **options):
     """The experiment of a file with the options that every command knows."""
     from ..experiment.run import Experiment  # torch and all that, only when there is work
-    from .progress import PrintedProgress
+    from .progress import TerminalProgress
 
     pairs = {}
     for text in overrides:
@@ -36,7 +36,7 @@ def opened(path: Path, overrides=(), **options):
         if not equals:
             raise ExperimentError(f"--set: expected KEY=VALUE, found {text!r}")
         pairs[key] = value
-    return Experiment.from_file(path, pairs, progress=PrintedProgress(), **common(), **options)
+    return Experiment.from_file(path, pairs, progress=TerminalProgress(), **common(), **options)
 
 
 def common() -> dict:
@@ -94,13 +94,13 @@ def run_command(experiment: Path, overrides, jobs: int, sample: int | None, dry_
 def demo_command(reader: str | None):
     """A complete small experiment on generated sound, or on READER's example, in ./runs/demo."""
     from ..experiment.run import Experiment
-    from .progress import PrintedProgress
+    from .progress import TerminalProgress
 
     options, content, folder = common(), dict(DEMO), Path.cwd()
     options["runs_folder"] = options["runs_folder"] or folder / "runs"
     if reader:
         content |= example_experiment(reader, options["runs_folder"] / "demo-data")
-    finish(Experiment(content, folder, progress=PrintedProgress(), **options))
+    finish(Experiment(content, folder, progress=TerminalProgress(), **options))
 
 
 def example_experiment(reader: str, root: Path) -> dict:

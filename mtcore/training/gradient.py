@@ -200,7 +200,6 @@ class GradientRun:
         state = {"epoch": self.epoch, "update": self.update, "best": self.best, "best_epoch": self.best_epoch,
                  "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict(),
                  "balancing": dict(self.setup.balancing.state_dict())}
-        state["schedule"].pop("lr_lambdas", None)  # a function, made anew from the configuration
         path = Path(self.folder.checkpoint(name))
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic(path) as temporary:
