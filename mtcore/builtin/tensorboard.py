@@ -1,0 +1,113 @@
+"""TensorBoard: scalars and loss curves per epoch, confusion pictures, and a run's place in the table of hyperparameters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Mapping, Sequence
+
+import numpy as np
+
+from mtcore.plugin import Reporter, Reporting, param
+
+from .metrics import confusion
+
+__all__ = ["TensorBoard", "confusion_picture"]
+
+FONTS = ("DejaVuSans.ttf", "Arial Unicode.ttf", "arial.ttf")
+"""Looked for among the system's fonts, as Pillow's own has Latin letters only."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorBoard(Reporter):
+    """Event files in `tensorboard/` of the run's folder; `tensorboard --logdir` on the experiment's folder shows all its runs."""
+
+    pictures: int = param(10, help="confusion pictures of validation every so often; 0: of test only", unit="epochs", minimum=0)
+
+    def build(self, folder: Path) -> Reporting:
+        return Writing(Path(folder) / "tensorboard", self.pictures)
+
+
+class Writing(Reporting):
+    """The event file of one run. Tags are part/task/figure, steps are epochs."""
+
+    def __init__(self, folder: Path, pictures: int):
+        self.folder, self.pictures, self.final = folder, pictures, {}
+
+    def run_started(self, run: Mapping[str, Any]) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # late: takes a second, and a run without this reporter does without
+
+        # what a cut-off run wrote of an epoch it did not finish is shown no more
+        self.writer = SummaryWriter(str(self.folder), purge_step=run.get("epoch", 0) + 1)
+        self.writer.add_custom_scalars({"loss": {task: ["Multiline", [f"{part}/{task}/loss" for part in ("train", "validation")]]
+                                                 for task in run["tasks"]}})
+
+    def epoch_ended(self, epoch: int, figures: Mapping[str, Any], predictions: Mapping[str, Any]) -> None:
+        for part, tasks in figures.items():
+            for task, values in tasks.items():
+                for name, value in values.items():
+                    self.writer.add_scalar(f"{part}/{task}/{name}", value, epoch)
+        for part, tasks in predictions.items():
+            for task, found in tasks.items():
+                if found.task.kind in ("binary", "multiclass") and found.clips and self._due(part, epoch):
+                    picture = confusion_picture(confusion(found), found.task.labels)
+                    self.writer.add_image(f"{part}/{task}/confusion", picture, epoch, dataformats="HWC")
+        self.final = figures.get("test", self.final)
+        self.writer.flush()
+
+    def _due(self, part: str, epoch: int) -> bool:
+        return part == "test" or (part == "validation" and self.pictures > 0 and epoch % self.pictures == 0)
+
+    def run_ended(self, run: Mapping[str, Any]) -> None:
+        varied = {"fold": run["fold"], "seed": run["seed"], **run["variation"]}
+        final = {f"test/{task}/{about['metric']}": self.final[task][about["metric"]] for task, about in run["tasks"].items()
+                 if about["metric"] in self.final.get(task, {})}
+        self.writer.add_hparams(varied, final, run_name=".", global_step=run.get("best_epoch"))
+        self.writer.close()
+
+
+def confusion_picture(counts: np.ndarray, labels: Sequence[str], size: int = 14) -> np.ndarray:
+    """Draw counts [labels, labels] (rows true, columns decided) as uint8 [height, width, 3]: the darker a cell, the larger its
+    share of the row. A label in letters that the font lacks goes by its number; beyond 60 labels there are neither names nor
+    counts. `size`: height of letters in pixels."""
+    from PIL import Image, ImageDraw  # late: as above
+
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    colours = (255 - shares[..., None] * np.array([225, 165, 90])).astype(np.uint8)
+    if len(labels) > 60:
+        cell = max(1, 1000 // len(labels))
+        return colours.repeat(cell, axis=0).repeat(cell, axis=1)
+    font = _font(size)
+    lacking = bytes(font.getmask("\uffff"))
+    names = [f"#{i}" if any(not letter.isprintable() or bytes(font.getmask(letter)) == lacking for letter in label) else
+             label if len(label) <= 24 else f"{label[:23]}…" for i, label in enumerate(labels)]
+    cell = int(max(2 * size, font.getlength(str(counts.max())) + size))
+    margin = int(max(map(font.getlength, names)) + 2 * size)
+    side, caption = cell * len(labels), "rows: true, columns: decided"
+    width = max(margin + side + size, int(font.getlength(caption)) + 2 * size)
+    picture = Image.new("RGB", (width, margin + side + 3 * size), "white")
+    picture.paste(Image.fromarray(colours.repeat(cell, axis=0).repeat(cell, axis=1)), (margin, margin))
+    draw = ImageDraw.Draw(picture)
+    draw.rectangle((margin - 1, margin - 1, margin + side, margin + side), outline="grey")
+    for i, name in enumerate(names):
+        middle = margin + i * cell + cell // 2
+        draw.text((margin - size, middle), name, "black", font, anchor="rm")
+        upright = Image.new("RGB", (margin - size, cell), "white")
+        ImageDraw.Draw(upright).text((0, cell // 2), name, "black", font, anchor="lm")
+        picture.paste(upright.rotate(90, expand=True), (margin + i * cell, 0))
+        for j in np.flatnonzero(counts[i]):
+            ink = "white" if shares[i, j] > 0.5 else "black"
+            draw.text((margin + j * cell + cell // 2, middle), str(counts[i, j]), ink, font, anchor="mm")
+    draw.text((size, margin + side + 2 * size), caption, "dimgrey", font, anchor="lm")
+    return np.asarray(picture)
+
+
+def _font(size: int):
+    from PIL import ImageFont
+
+    for name in FONTS:
+        try:
+            return ImageFont.truetype(name, size)
+        except OSError:
+            continue
+    return ImageFont.load_default(size)
