@@ -96,8 +96,8 @@ def _tell_apart(rows: Sequence[Row], notes: list[str]) -> None:
             row.differs = {key: one.get(key, "") for key in keys[:2]}
         if len(group) > 1:
             more = f" and {len(keys) - 5} more" if len(keys) > 5 else ""
-            notes.append(f"runs of {', '.join(group[0].variation.values()) or group[0].experiment} are kept apart: they differ in "
-                         f"{', '.join(keys[:5]) or 'their tasks'}{more}")
+            name = ", ".join(group[0].variation.values()) or group[0].experiment
+            notes.append(f"runs of {name} are kept apart: they differ in {', '.join(keys[:5]) or 'their tasks'}{more}")
 
 
 def _flat(value: Any, key: str = "") -> Iterable[tuple[str, str]]:
