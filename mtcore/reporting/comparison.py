@@ -119,8 +119,8 @@ class Comparison:
         deviation, n, best, gain with its interval from `gain_low` to `gain_high`, and gain_n. What is not defined is None."""
         found = []
         for row in self.groups:
-            lines.append({"experiment": row.pop("experiment"), **variation,
-                          **{name: value for name, value in row.items() if name != "variation"}})
+            about = {"experiment": row.experiment, "variation": row.labels,
+                     "runs": [row.runs[place] for place in sorted(row.runs)],
                      "folds": sorted({fold for fold, _ in row.runs}), "seeds": sorted({seed for _, seed in row.runs})}
             for column in row.values:
                 mean, deviation, n = row.figure(column) or (None, None, 0)
