@@ -14,6 +14,8 @@ ROOMS = ["errors", "clip", "task", "progress", "streams", "plugin", "runfolder",
          "training", "experiment", "cli", "testing"]
 """A room may import those before it in this list and itself. A run folder gives back the API's `Predictions`, so it lies below
 plugin."""
+MOST = 4500
+"""Code lines of the core: no blanks, comments, docstrings; without testing/."""
 
 CORE = sorted((ROOT / "mtcore").rglob("*.py"))
 OUTSIDE = sorted(path for folder in ("plugins", "examples") for path in (ROOT / folder).rglob("*.py")
@@ -119,6 +121,12 @@ def test_a_plugin_takes_only_public_names_of_the_api():
     names = {name for path in [*OUTSIDE, *(ROOT / "mtcore" / "builtin").glob("*.py")] for _, name in imports(path)
              if within(name, "mtcore.plugin")}
     assert names <= {"mtcore.plugin", *(f"mtcore.plugin.{name}" for name in mtcore.plugin.__all__)}
+
+
+def test_the_core_stays_small():
+    counts = {str(path.relative_to(ROOT)): code_lines(path.read_text(encoding="utf-8")) for path in CORE
+              if path.relative_to(ROOT).parts[1] != "testing"}
+    assert sum(counts.values()) < MOST, sorted(counts.items(), key=lambda item: -item[1])[:10]
 
 
 @pytest.mark.parametrize(("text", "number"), [
