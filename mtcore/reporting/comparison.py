@@ -155,50 +155,48 @@ class Comparison:
         """Tables of figures and of gains with their legends, and the notes; `table(rows, header)` lays out one table."""
         blocks = []
         if any(row.figure(column) for row in self.groups for column in row.values):
-            lines, over = self._block(table or _aligned, lambda row, column: row.figure(column), "", self._is_best)
+            lines = self._block(table or _aligned, lambda row, column: row.figure(column), "", self._is_best)
             metrics: dict[str, list[str]] = {}
             for column in self.columns:
                 unit = f" in {column.unit}" if column.unit else ""
                 direction = "" if column.higher_is_better else ", lower is better"
                 metrics.setdefault(f"{column.metric}{unit}{direction}", []).append(column.task)
-            mean = "one run" if over == "1" else f"mean ± standard deviation over {over} runs (folds, seeds)"
-            blocks += [lines, f"Test part, best checkpoint: {mean}; * best of its column\n"
+            blocks += [lines, "Test part, best checkpoint: mean ± standard deviation over n runs (folds, seeds); * best\n"
                        + "\n".join(f"{', '.join(tasks)}: {metric}" for metric, tasks in metrics.items())]
         else:
             blocks.append("No run is done that has figures of a test part.")
         if any(row.gains for row in self.groups):
-            lines, over = self._block(table or _aligned, lambda row, column: row.gains.get(column), "+",
-                                      lambda row, column, gain: gain.spread is not None and abs(gain.mean) > gain.spread)
-            mean = "one pair" if over == "1" else f"mean ± half of its 95% interval over {over} pairs"
-            blocks += [lines, f"Gain over the task alone, positive is better: {mean} of the\nsame fold and seed; "
-                       "* the interval excludes 0"]
+            lines = self._block(table or _aligned, lambda row, column: row.gains.get(column), "+",
+                                lambda row, column, gain: gain.spread is not None and abs(gain.mean) > gain.spread)
+            blocks += [lines, "Gain over the task alone, positive is better: mean ± half of its 95% interval over n pairs\n"
+                       "of the same fold and seed; * the interval excludes 0"]
         return "\n\n".join([*blocks, *(["\n".join(f"note: {note}" for note in self.notes)] if self.notes else [])])
 
     def _is_best(self, row: Row, column: Column, figure: Figure) -> bool:
         return figure.mean == self.best.get((row.experiment, column))
 
-    def _block(self, table: Table, find: Callable, sign: str, starred: Callable) -> tuple[str, str]:
-        """One table of what `find(row, column)` gives, and how many values each cell rests on: one number, or "(n)"."""
+    def _block(self, table: Table, find: Callable, sign: str, starred: Callable) -> str:
+        """One table of what `find(row, column)` gives; a cell says its own n where that is not its row's."""
         found = {(i, column): figure for i, row in enumerate(self.groups) for column in self.columns
                  if (figure := find(row, column))}
         rows, columns = sorted({i for i, _ in found}), [column for column in self.columns if column in {c for _, c in found}]
-        counts = {figure.n for figure in found.values()}
+        most = {i: max(figure.n for (row, _), figure in found.items() if row == i) for i in rows}
 
         def cell(i, column):
             if (i, column) not in found:
                 return ""
             figure, digits = found[i, column], self._digits(column)
             spread = "" if figure.spread is None else f" ± {figure.spread:.{digits}f}"
-            count = f" ({figure.n})" if len(counts) > 1 else ""
+            count = "" if figure.n == most[i] else f" ({figure.n})"
             return f"{figure.mean:{sign}.{digits}f}{spread}{count}{'*' if starred(self.groups[i], column, figure) else ''}"
 
         keys = self._keys()
         lines = [[*({"experiment": self.groups[i].experiment, **self.groups[i].labels}.get(key, "") for key in keys),
-                  *(cell(i, column) for column in columns)] for i in rows]
+                  str(most[i]), *(cell(i, column) for column in columns)] for i in rows]
         tasks, last = [column.task for column in columns], [key.rsplit(".", 1)[-1] for key in keys]
-        header = [*(short if last.count(short) == 1 else key for short, key in zip(last, keys)),
+        header = [*(short if last.count(short) == 1 else key for short, key in zip(last, keys)), "n",
                   *(c.task if tasks.count(c.task) == 1 else f"{c.task}.{c.metric}" for c in columns)]
-        return table(lines, header), str(*counts) if len(counts) == 1 else "(n)"
+        return table(lines, header)
 
     def _keys(self) -> list[str]:
         """What tells the rows apart; of a single row its experiment."""
