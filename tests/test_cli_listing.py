@@ -316,7 +316,7 @@ def test_progress_elsewhere_is_plain_lines():
     progress = TerminalProgress(stream, out, ticking(4))
     assert list(progress.track(iter("abcdef"), 6, "extract")) == list("abcdef")
     assert stream.getvalue().splitlines() == [
-        "extract: 0 of 6", "extract: 3 of 6, 0.25/s, 0:12 left", "extract: 6 of 6, 0.25/s", "extract: 6 of 6, 0.214/s, 0:28 in all"]
+        "extract: 3 of 6, 0.25/s, 0:12 left", "extract: 6 of 6, 0.25/s", "extract: 6 of 6, 0.214/s, 0:28 in all"]
     progress.say("done")
     assert out.getvalue() == "done\n"
 

@@ -28,9 +28,13 @@ class TerminalProgress(Progress):
         print(line, file=self.out, flush=True)
 
     def track(self, items: Iterable[T], total: int, label: str) -> Iterator[T]:
+        if not total:
+            yield from items
+            return
         start = last = self.clock()
         done = 0
-        self._show(label, done, total, 0.0)
+        if self.live:
+            self._show(label, done, total, 0.0)
         try:
             for item in items:
                 yield item
