@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ["errors", "clip", "task", "progress", "streams", "plugin", "runfolder", "reading", "extracting", "preparing", "reporting",
-         "training", "experiment", "cli", "testing"]
+ROOMS = ["errors", "clip", "task", "progress", "streams", "plugin", "runfolder", "reading", "extracting", "preparing",
+         "reporting", "training", "experiment", "cli", "testing"]
 """A room may import those before it in this list and itself. A run folder gives back the API's `Predictions`, so it lies below
 plugin."""
 MOST = 4500
@@ -70,7 +70,7 @@ def wrong_imports(path: Path) -> list[str]:
         elif here in ("__init__", "__main__"):
             right = there in ROOMS
         else:
-            right = there in ROOMS and ROOMS.index(there) <= ROOMS.index(here)  # builtin is found by name, so it is no room to import
+            right = there in ROOMS and ROOMS.index(there) <= ROOMS.index(here)  # builtin, found by name, is none of them
         if not right:
             wrong.append(f"{path.relative_to(ROOT)}, line {line}: {name}")
     return wrong
@@ -78,7 +78,7 @@ def wrong_imports(path: Path) -> list[str]:
 
 def code_lines(text: str) -> int:
     """Lines that hold a token other than a comment, and that no docstring (or other lone string) covers."""
-    noise = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER, tokenize.ENCODING}
+    noise = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
     lines = {line for token in tokenize.generate_tokens(io.StringIO(text).readline) if token.type not in noise
              for line in range(token.start[0], token.end[0] + 1)}
     for node in ast.walk(ast.parse(text)):
@@ -98,7 +98,7 @@ def test_rooms_import_only_those_above_them():
 
 def test_the_package_itself_imports_its_rooms_late():
     tree = ast.parse((ROOT / "mtcore" / "__init__.py").read_text(encoding="utf-8"))
-    top = {name for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom)) for name in [getattr(node, "module", None)]}
+    top = {getattr(node, "module", None) for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))}
     assert top <= {"__future__", "typing", "importlib"}
 
 
@@ -130,7 +130,8 @@ def test_the_core_stays_small():
 
 
 @pytest.mark.parametrize(("text", "number"), [
-    ("", 0), ("# only\n\n", 0), ('"""doc\nstring"""\nx = 1  # why\n', 1), ('def f():\n    """d"""\n    return (1,\n            2)\n', 3),
+    ("", 0), ("# only\n\n", 0), ('"""doc\nstring"""\nx = 1  # why\n', 1),
+    ('def f():\n    """d"""\n    return (1,\n            2)\n', 3),
     ('x = """a\nb\n"""\n', 3)])
 def test_counting_of_code_lines(text, number):
     assert code_lines(text) == number
