@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import os
 import re
@@ -23,7 +24,8 @@ from mtcore.task import KINDS
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-EXPERIMENTS = [(path, block) for path in DOCUMENTS for block in re.findall(r"^```toml\n(.*?)^```", path.read_text(encoding="utf-8"), re.M | re.S)]
+EXPERIMENTS = [(path, block) for path in DOCUMENTS
+               for block in re.findall(r"^```toml\n(.*?)^```", path.read_text(encoding="utf-8"), re.M | re.S)]
 
 
 def document(name: str) -> str:
@@ -41,7 +43,8 @@ def rows(text: str, header: str) -> list[list[str]]:
 def test_experiments_are_valid(path, block, registry, tmp_path):
     data = tomllib.loads(block)
     tasks = parse(data).tasks
-    data["vary"] = {key: values for key, values in data.get("vary", {}).items() if key != "tasks"}  # the data says which there are
+    # which tasks there are to vary, only the data says
+    data["vary"] = {key: values for key, values in data.get("vary", {}).items() if key != "tasks"}
     for variation in expand(data, list(data["datasets"]), list(tasks)):
         config = parse(variation.data)
         builder = Builder(config, registry, tmp_path)
@@ -84,14 +87,15 @@ def keys(kind, path=""):
             yield from keys(inner, f"{here}.")
         else:
             required = field.default is field.default_factory is dataclasses.MISSING
-            yield here, "required" if required else field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+            default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+            yield here, "required" if required else default
 
 
 def test_keys_and_defaults_of_the_experiment_file():
     known = dict(keys(Config)) | dict(keys(file.TaskUseConfig, "datasets.NAME.tasks.TASK."))
     found = {key: default for key, _, default, *_ in rows(document("experiment.md"), "| key | type | default | |")}
-    assert {key: {"required": "required", "–": None}[text] if text in ("required", "–") else tomllib.loads(f"value = {text}")["value"]
-            for key, text in found.items()} == known
+    words = {"required": "required", "–": None}
+    assert {key: words[text] if text in words else tomllib.loads(f"value = {text}")["value"] for key, text in found.items()} == known
 
 
 def test_keys_that_are_refused_are_named():
@@ -106,11 +110,34 @@ def test_defaults_by_kind():
 
 
 def test_hooks():
-    known = [[f"{name}()", typing.get_args(typing.get_type_hints(hook)["return"])[0].__name__] for name, hook in vars(hookspecs).items()
-             if name.startswith("mtcore_register_")]
+    known = [[f"{name}()", typing.get_args(typing.get_type_hints(hook)["return"])[0].__name__]
+             for name, hook in vars(hookspecs).items() if name.startswith("mtcore_register_")]
     found = rows(document("plugins.md"), "| hook | yields | target is a subclass of |")
     assert [cells[:2] for cells in found] == known
     assert [f"{cells[2]}Spec" for cells in found] == [spec for _, spec in known]
+
+
+def test_rooms_import_from_those_above_only():
+    table = document("architecture.md").split("| room | what it does |\n")[1].splitlines()[1:]
+    lines = [line.split("|")[1] for line in table if line.startswith("|")]
+    place = {name: i for i, line in enumerate(lines) for name in re.findall("`([a-z]+)/?`", line)}
+    source = ROOT / "mtcore"
+    files = [path for path in source.rglob("*.py") if path.relative_to(source).parts[0].removesuffix(".py") in place]
+    wrong = []
+    for path in files:
+        own = path.relative_to(source).parts
+        for node in ast.walk(_at_run_time(ast.parse(path.read_text(encoding="utf-8")))):
+            if isinstance(node, ast.ImportFrom) and node.level == len(own) and node.module:
+                room = node.module.split(".")[0]
+                if place[room] > place[own[0].removesuffix(".py")]:
+                    wrong.append(f"{'/'.join(own)}: {room}")
+    assert len({path.relative_to(source).parts[0] for path in files}) == len(place) and wrong == []
+
+
+def _at_run_time(module: ast.Module) -> ast.Module:
+    """Without what is imported for annotations only."""
+    module.body = [node for node in module.body if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")]
+    return module
 
 
 def test_the_plugin_of_the_page_works(tmp_path):
@@ -122,8 +149,9 @@ def test_the_plugin_of_the_page_works(tmp_path):
     installed.mkdir()
     (installed / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
                                         + "".join(f"Requires-Dist: {line}\n" for line in project["dependencies"]))
-    (installed / "entry_points.txt").write_text("[mtcore]\n" + "".join(f"{k} = {v}\n" for k, v in project["entry-points"]["mtcore"].items()))
+    entries = project["entry-points"]["mtcore"].items()
+    (installed / "entry_points.txt").write_text("[mtcore]\n" + "".join(f"{name} = {module}\n" for name, module in entries))
     (tmp_path / "mtcore_birds" / "__init__.py").touch()
-    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"], cwd=tmp_path, capture_output=True, text=True,
-                          env={**os.environ, "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"})
+    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"], cwd=tmp_path,
+                          capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0 and "3 passed" in done.stdout, done.stdout + done.stderr
