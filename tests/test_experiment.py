@@ -230,6 +230,20 @@ def test_early_stopping_and_the_best_checkpoint_look_at_validation(make):
     assert torch.load(run.folder.checkpoint("best"), weights_only=True)["epoch"] == info["best_epoch"]
 
 
+def test_a_watched_figure_that_is_better_when_lower_keeps_its_lowest_epoch(make, generated):
+    changes = {"datasets": {"a": {"reader": generated(chosen=("size",))}}, "split": {"folds": 1, "validation": 0.2},
+               "train": {"epochs": 6, "batch_size": 8, "stop": {"on": "size.rmse"}, "optimizer": {"use": "adam", "lr": 1e-2}}}
+    [run] = make(**changes).run()
+    scores = {line["epoch"]: line["value"] for line in run.folder.metrics() if line["part"] == "validation" and line["metric"] == "rmse"}
+    assert scores[run.folder.info["best_epoch"]] == min(scores.values()) < max(scores.values())
+
+
+def test_seeds_vary_and_the_parts_stay(make):
+    one, other = make(split={"folds": 1}, vary={"seed": [1, 2]}).runs()
+    assert one.folder.path != other.folder.path
+    assert one.builder.described(("a",), one.tasks)["split"] == other.builder.described(("a",), other.tasks)["split"]
+
+
 def test_updates_instead_of_epochs_and_a_sample(make):
     [run] = make(split={"folds": 1}, train={"updates": 7, "batch_size": 8}).run()
     assert max(line["update"] for line in run.folder.metrics()) == 7

@@ -128,7 +128,7 @@ class Regression(Metric):
 
     kinds = ("regression",)
     primary = "mae"
-    higher_is_better = False
+    lower = ("mae", "rmse")
 
     def build(self, task: Task) -> Measure:
         return Sums(self._count, self._figures)
@@ -157,6 +157,7 @@ class Events(Metric):
 
     kinds = ("events",)
     primary = "f1_segment"
+    lower = ("error_rate_segment",)
     segment: float = param(1.0, help="length of a segment", unit="s", minimum=1e-3)
 
     def build(self, task: Task) -> Measure:

@@ -23,7 +23,7 @@ __all__ = ["info_command", "list_command", "list_plugins_command"]
 _PLURALS = {"losses" if kind == "loss" else f"{kind}s": kind for kind in KINDS}
 
 _ATTRIBUTES = {"reader": ("default_group", "ignored"), "preparer": ("acts_on", "fitted", "random"), "head": ("kinds",),
-               "loss": ("kinds",), "metric": ("kinds", "primary", "higher_is_better")}
+               "loss": ("kinds",), "metric": ("kinds", "primary", "lower")}
 """What `info` shows of a class besides its parameters."""
 
 

@@ -24,6 +24,7 @@ class Builder:
 
     def __init__(self, config: Config, registry, folder: Path):
         self.config, self.registry, self.folder = config, registry, folder
+        self.split_seed = config.seed
 
     def make(self, kind: str, value: Any, path: str) -> Named:
         return self.registry.make(kind, value, path=path, search=self.folder)
@@ -88,10 +89,13 @@ class Builder:
             if said is None and task.kind not in defaults:
                 raise ExperimentError(f"tasks.{name}.{key}: a task of kind {task.kind} needs one; none is the default")
             found[name] = self.make(kind, said if said is not None else defaults[task.kind], f"tasks.{name}.{key}")
-            kinds = found[name].component.kinds
-            if kinds and task.kind not in kinds:
-                raise ExperimentError(f"tasks.{name}.{key}: {found[name].name} serves {', '.join(kinds)}; the task is {task.kind}")
+            self._check_kind(found[name], task, f"tasks.{name}.{key}")
         return found
+
+    @staticmethod
+    def _check_kind(one: Named, task: Task, path: str) -> None:
+        if one.component.kinds and task.kind not in one.component.kinds:
+            raise ExperimentError(f"{path}: {one.name} serves {', '.join(one.component.kinds)}; the task is {task.kind}")
 
     def heads(self, tasks: Mapping[str, Task]) -> dict[str, Named]:
         return self._of_task("head", "head", HEADS, tasks)
@@ -105,6 +109,8 @@ class Builder:
             said = self.config.tasks[name].metrics if name in self.config.tasks else None
             values = METRICS.get(task.kind, []) if said is None else said
             found[name] = [self.make("metric", value, f"tasks.{name}.metrics[{i}]") for i, value in enumerate(values)]
+            for i, metric in enumerate(found[name]):
+                self._check_kind(metric, task, f"tasks.{name}.metrics[{i}]")
         return found
 
     def weights(self, tasks: Mapping[str, Task]) -> dict[str, float]:
@@ -126,7 +132,7 @@ class Builder:
         train = config.train
         return {
             "seed": config.seed,
-            "split": {**vars(config.split), "seed": config.seed if config.split.seed is None else config.split.seed},
+            "split": {**vars(config.split), "seed": self.split_seed},
             "datasets": {name: {"reader": self.make("reader", config.datasets[name].reader, f"datasets.{name}.reader").described(),
                                 "group": config.datasets[name].group, "max_per_label": config.datasets[name].max_per_label}
                          for name in datasets},

@@ -53,7 +53,7 @@ def read_datasets(config: Config, registry, folder: Path) -> list[Dataset]:
 
 def read_corpus(config: Config, registry, folder: Path, cache: Path, jobs: int = 1, progress: Progress | None = None,
                 required: Sequence[str] = ()) -> Corpus:
-    """Read, digest, split. Raises `DataError`, `ExperimentError` and `LeakError`; unreadable files are left to extraction."""
+    """Read, digest, split. Raises `DataError`, `ExperimentError` and `LeakError`; unreadable files (`bad`) are left to extraction."""
     progress = progress or Progress()
     datasets = read_datasets(config, registry, folder)
     tasks = join_tasks(datasets, {name: task.labels for name, task in config.tasks.items() if task.labels})
@@ -67,8 +67,6 @@ def read_corpus(config: Config, registry, folder: Path, cache: Path, jobs: int =
         digests[dataset.name] = found
         bad |= {dataset.key(index): str(error) for index, error in errors.items()}
         split.append(_split_dataset(dataset, config, found))
-    if bad and config.extract.on_error == "stop":
-        raise bad_clips(bad)
     joined = joined_groups(split)
     seed = config.seed if config.split.seed is None else config.split.seed
     parts = draw_parts(split, folds=config.split.folds, test=config.split.test, validation=config.split.validation, seed=seed)

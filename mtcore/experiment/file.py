@@ -152,7 +152,7 @@ def parse(data: Mapping[str, Any]) -> Config:
     data = copy.deepcopy(dict(data))
     for key, what in NOT_YET.items():
         place, _, last = key.rpartition(".*.")
-        tables = data.get(place, {}).items() if place else [("", data)]
+        tables = (data[place].items() if isinstance(data.get(place), dict) else ()) if place else [("", data)]
         for name, table in tables:
             if isinstance(table, dict) and last in table:
                 raise ExperimentError(f"{f'{place}.{name}.' if place else ''}{last}: {what}: not built yet")
@@ -178,7 +178,9 @@ def parse(data: Mapping[str, Any]) -> Config:
                 (train.epochs is not None and train.updates is not None, "train: expected epochs or updates, found both"),
                 (train.batch_size < 1, f"train.batch_size: expected at least 1, found {train.batch_size}"),
                 (train.accumulate < 1, f"train.accumulate: expected at least 1, found {train.accumulate}"),
-                ((train.epochs or 1) < 1 or (train.updates or 1) < 1, "train: expected at least one epoch or update"),
+                (any(n is not None and n < 1 for n in (train.epochs, train.updates)), "train: expected at least one epoch or update"),
+                (train.threads < 1, f"train.threads: expected at least 1, found {train.threads}"),
+                (train.clip is not None and not train.clip > 0, f"train.clip: expected a norm above 0, found {train.clip}"),
                 (any(mark in config.name for mark in "/\\\0") or config.name in ("", ".", ".."), f"name: expected a folder's name, found {config.name!r}")]
     for wrong, message in problems:
         if wrong:

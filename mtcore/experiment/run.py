@@ -27,7 +27,7 @@ from ..runfolder import RunFolder
 from ..streams import derive, stream
 from ..training.gradient import Setup
 from ..training.model import build_model
-from ..training.optimizers import depends_on_length
+from ..training.optimizers import build_optimizer, build_schedule, depends_on_length
 from .build import Builder
 from .corpus import Corpus, bad_clips, read_corpus
 from .file import Config, load, parse
@@ -207,7 +207,8 @@ class Experiment:
             self._corpus = read_corpus(self.config, self.registry, self.folder, self.cache, self.jobs, self.progress, sorted(required))
             for name, dataset in self.config.datasets.items():
                 for task, limits in dataset.max_per_label.items():
-                    if task not in self._corpus.tasks or not isinstance(limits, dict) or set(limits) - set(self._corpus.tasks[task].labels):
+                    if task not in self._corpus.tasks or not isinstance(limits, dict) or set(limits) - set(self._corpus.tasks[task].labels) \
+                            or any(type(most) is not int or most < 0 for most in limits.values()):
                         raise ExperimentError(f"datasets.{name}.max_per_label.{task}: expected a number per label of a task out of "
                                               f"{', '.join(self._corpus.tasks)}; found {limits!r}")
         return self._corpus
@@ -234,6 +235,7 @@ class Experiment:
             config = parse(variation.data)
             builder = Builder(config, self.registry, self.folder)
             tasks = {name: self.tasks[name] for name in variation.tasks}
+            builder.split_seed = self.config.seed if self.config.split.seed is None else self.config.split.seed
             described = builder.described(variation.datasets, tasks)
             for fold in range(self.corpus.folds):
                 identity = self._identity(described, config, variation, fold)
@@ -313,14 +315,17 @@ class Experiment:
         """Fill the feature stores. Raises `DataError` that lists all clips that cannot be used, unless they may be skipped."""
         wanted = self.wanted(self.runs() if runs is None else runs)
         failed = {key: str(error) for key, error in fill(wanted, self.jobs, self.progress).items()}
-        if failed and self.config.extract.on_error == "stop":
-            raise bad_clips({message: message for message in failed.values()})
+        self._refuse(self.corpus.bad | {message: message for message in failed.values()})
         told = list(self.corpus.bad.values()) + list(failed.values())
         if told:
             self.progress.say(f"{len(told)} clips cannot be used and are skipped:")
             for line in told:
                 self.progress.say(f"  {line}")
             self.corpus.notes += [f"clip skipped: {line}" for line in told if f"clip skipped: {line}" not in self.corpus.notes]
+
+    def _refuse(self, bad: Mapping[str, str]) -> None:
+        if bad and self.config.extract.on_error == "stop":
+            raise bad_clips(bad)
 
     def run(self) -> list[Run]:
         """Do what is missing; skip what is done; continue what was cut off."""
@@ -340,6 +345,7 @@ class Experiment:
     def check(self, clips: int = 4) -> list[str]:
         """Everything that can go wrong, found early: a few clips of each dataset and part go through to the loss, nothing is stored."""
         lines, seen = [], set()
+        self._refuse(self.corpus.bad)
         for dataset in self.corpus.datasets:
             lines.append(f"dataset {dataset.name}: {len(dataset.clips)} clips by {dataset.reader.name}; tasks {', '.join(dataset.tasks)}")
         for fold, parts in enumerate(self.corpus.parts.folds):
@@ -372,6 +378,7 @@ class Experiment:
         data = RunData(data.datasets, data.tasks, data.inputs, data.parts, data.groups, data.seed)
         data.fit()
         setup, model = run.setup(data, Progress()), run.model(data)
+        build_schedule(setup.scheduler, build_optimizer(setup.optimizer, model.parameters()), 1)
         rows = data.rows("train")
         batch = rows.batch(range(min(len(rows), 2 * clips)))
         output, losses = model(batch.inputs, batch.lengths, batch.rows), {}

@@ -63,9 +63,9 @@ def _subsets(value: Any, names: Sequence[str], path: str) -> list[tuple[str, ...
              "leave-one-out": [tuple(n for n in names if n != name) for name in names] if len(names) > 1 else [],
              "subsets": [c for size in range(1, len(names) + 1) for c in itertools.combinations(names, size)]}
     found: dict[tuple[str, ...], None] = {}
-    for item in [value] if isinstance(value, str) else value:
-        if isinstance(item, str):
-            if item not in kinds:
+    for item in value if isinstance(value, list) else [value]:
+        if not isinstance(item, list):
+            if item not in list(kinds):
                 raise ExperimentError(f"vary.{path}: expected {', '.join(kinds)} or lists of names; found {item!r}")
             found |= dict.fromkeys(kinds[item])
         else:

@@ -431,8 +431,13 @@ class Metric(Component):
 
     kind = "metric"
     kinds: ClassVar[tuple[str, ...]] = ()
-    higher_is_better: ClassVar[bool] = True
     primary: ClassVar[str] = ""
+    lower: ClassVar[tuple[str, ...]] = ()
+    """figures (without "/label") that are better when lower"""
+
+    @property
+    def higher_is_better(self) -> bool:
+        return self.primary not in self.lower
 
     @abstractmethod
     def build(self, task: Task) -> Measure:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ..clip import PARTS
-from ..errors import ClipError, ExperimentError
+from ..errors import ClipError, ExperimentError, MtcoreError
 from ..extracting.chain import Array, Chain, Draw
 from ..extracting.store import Store
 from ..plugin import Batch, SamplerIndex, Statistics, Sums, Task
@@ -90,8 +90,12 @@ class RunData:
                 self.scaling[task.name] = (float(values.mean()) if len(values) else 0.0, deviation or 1.0)
 
     def _fit(self, name: str, clips: list[tuple[int, int]], positions: Mapping[int, int]) -> dict[str, np.ndarray]:
+        last = ""
+
         def arrays() -> Iterator[Array]:
+            nonlocal last
             for d, c in clips:
+                last = self.datasets[d].key(c)
                 one = self.input(d, name)
                 stored, position = one.store.read(one.keys[c]), positions[d]
                 if one.chain.window is None or one.chain.window >= position:
@@ -112,7 +116,10 @@ class RunData:
 
         d = clips[0][0]
         first = all(self.input(e, name).chain.cut == positions[e] for e, _ in clips)
-        return self.input(d, name).chain.fit(positions[d], arrays, sums if first else None)
+        try:
+            return self.input(d, name).chain.fit(positions[d], arrays, sums if first else None)
+        except MtcoreError as error:
+            raise type(error)(f"inputs.{name}, at clip {last}: {error}") from error
 
     def state(self, dataset: int, name: str) -> dict[int, dict[str, np.ndarray]]:
         """States of one dataset's chain by position."""

@@ -14,7 +14,7 @@ from typing import Any, Callable, Iterator, Mapping, Sequence
 
 import torch
 
-from ..errors import TrainingError
+from ..errors import ExperimentError, TrainingError
 from ..plugin import Batch, Named, Trainer
 from ..preparing.data import RunData
 from ..progress import Progress
@@ -160,9 +160,12 @@ class GradientRun:
         if not figures_:
             return None
         task, _, name = self.setup.watched.partition(".")
+        known = {key.partition("/")[0] for key in figures_.get(task, ())}
+        if known and name.partition("/")[0] not in known:
+            raise ExperimentError(f"train.stop.on: task {task} has the figures {', '.join(sorted(known))}; found {name!r}")
         if task in figures_ and name in figures_[task]:
-            metric, higher = self.setup.primary[task]
-            return figures_[task][name] if (higher if name == metric else name != "loss") else -figures_[task][name]
+            lower = {"loss"}.union(*(metric.component.lower for metric in self.setup.metrics[task]))
+            return -figures_[task][name] if name.split("/")[0] in lower else figures_[task][name]
         values = [v["loss"] for v in figures_.values() if "loss" in v]
         return -sum(values) / len(values) if values else None
 
@@ -208,6 +211,7 @@ class GradientRun:
     def resume(self) -> None:
         """Continue after the last finished epoch: everything random is keyed by epoch and update, so no stream needs storing."""
         path = Path(self.folder.checkpoint("last"))
+        self.folder.clean()
         if not path.exists():
             self.folder.truncate_metrics(0)
             return
