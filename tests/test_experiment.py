@@ -244,6 +244,17 @@ def test_seeds_vary_and_the_parts_stay(make):
     assert one.builder.described(("a",), one.tasks)["split"] == other.builder.described(("a",), other.tasks)["split"]
 
 
+@pytest.mark.parametrize("key", ["split.folds", "datasets.a.group", "datasets.a.root", "datasets.a.reader", "datasets.a.tasks", "tasks.label.labels"])
+def test_what_bears_on_the_parts_does_not_vary(make, key):
+    with pytest.raises(ExperimentError, match=key):
+        make(vary={key: [1, 2]})
+
+
+def test_an_optimizer_without_a_name_is_the_default_one(make):
+    [run] = make(split={"folds": 1}, train={"epochs": 1, "batch_size": 8, "optimizer": {"lr": 0.1}, "scheduler": {"warmup": 2}}).runs()
+    assert run.builder.optimizer() == {"use": "adam", "lr": 0.1} and run.builder.scheduler() == {"use": "constant", "warmup": 2}
+
+
 def test_updates_instead_of_epochs_and_a_sample(make):
     [run] = make(split={"folds": 1}, train={"updates": 7, "batch_size": 8}).run()
     assert max(line["update"] for line in run.folder.metrics()) == 7

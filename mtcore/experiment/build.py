@@ -117,14 +117,14 @@ class Builder:
         return {name: self.config.tasks[name].weight if name in self.config.tasks else 1.0 for name in tasks}
 
     def optimizer(self) -> dict[str, Any]:
-        return self._use(self.config.train.optimizer)
+        return self.use(self.config.train.optimizer, "adam")
 
     def scheduler(self) -> dict[str, Any]:
-        return self._use(self.config.train.scheduler)
+        return self.use(self.config.train.scheduler, "constant")
 
     @staticmethod
-    def _use(value: Any) -> dict[str, Any]:
-        return {"use": value} if isinstance(value, str) else dict(value)
+    def use(value: Any, default: str) -> dict[str, Any]:
+        return {"use": value} if isinstance(value, str) else {"use": default, **value}
 
     def described(self, datasets: tuple[str, ...], tasks: Mapping[str, Task]) -> dict[str, Any]:
         """The resolved configuration of a run: full names and all parameters, without folders."""

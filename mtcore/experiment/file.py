@@ -186,8 +186,11 @@ def parse(data: Mapping[str, Any]) -> Config:
         if wrong:
             raise ExperimentError(message)
     for key in config.vary:
-        if key.split(".")[0] == "split" or (key.startswith("datasets.") and key.split(".")[-1] in ("group", "root")):
-            raise ExperimentError(f"vary.{key}: parts are drawn once per experiment, so that split, group and root do not vary")
+        first, last = key.split(".")[0], key.split(".")[-1]
+        if first == "split" or (first == "datasets" and last in ("group", "root", "reader")) or (first, last) == ("tasks", "labels") or (
+                first == "datasets" and ".tasks" in key):
+            raise ExperimentError(f"vary.{key}: data is read and parts are drawn once per experiment, so that what bears on them (split, group, "
+                                  "root, reader, a dataset's tasks, labels) does not vary; write another experiment")
     return config
 
 

@@ -67,7 +67,7 @@ class Run:
         return dict(vars(self.config.train.stop))
 
     def data(self) -> RunData:
-        """Rows of the feature stores, parts of this fold, fitted state (fitted now, or as the run's folder has it)."""
+        """Rows of the feature stores, parts of this fold, and its state, fitted now."""
         data = self.experiment._data(self)
         data.fit()
         return data
@@ -247,7 +247,7 @@ class Experiment:
     def _identity(self, described: Mapping[str, Any], config: Config, variation: Variation, fold: int) -> str:
         digest = blake2b(digest_size=16)
         train = config.train
-        length = [train.epochs, train.updates] if depends_on_length(Builder._use(train.scheduler)) else None
+        length = [train.epochs, train.updates] if depends_on_length(Builder.use(train.scheduler, "constant")) else None
         digest.update(json.dumps([described, fold, length, self.sample], sort_keys=True, default=list).encode())
         for dataset in self.corpus.datasets:
             if dataset.name in variation.datasets:

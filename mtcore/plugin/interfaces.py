@@ -490,4 +490,4 @@ class Trainer(Component):
 
     @abstractmethod
     def build(self) -> Any:
-        """An object with `run(model, data, folder: RunFolder)`."""
+        """An object with `run(model, data, folder: RunFolder, setup)`; see `mtcore.training.gradient`."""
