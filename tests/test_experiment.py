@@ -318,3 +318,18 @@ def _epoch(folder: Path) -> int:
 
 def test_a_file_says_its_stretch():
     assert str(File("x.wav", 1.0, 2.5)) == "x.wav [1 s to 2.5 s]"
+
+
+def test_interrupted_extraction_keeps_its_shards_and_redoes_no_row(make, generated, tmp_path):
+    changes = {"datasets": {"a": {"reader": generated(clips_=200, seconds=0.1)}}, "split": {"folds": 1},
+               "train": {"epochs": 1, "batch_size": 32}}
+    with pytest.raises(KeyboardInterrupt):
+        make(**changes, progress=Stop("extracting", 2)).extract()
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("shard-*")}
+    assert 2 * 2 <= len(kept) < 2 * 4  # npy and parquet; 200 clips are four shards
+    whole = make(**changes)
+    whole.extract()
+    found = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("shard-*")}
+    assert len(found) == 2 * 4 and kept.items() <= found.items()
+    [want] = whole.wanted(whole.runs())
+    assert not want.missing() and len(want.store.rows) == 200
