@@ -179,6 +179,8 @@ def parse(data: Mapping[str, Any]) -> Config:
                 (train.batch_size < 1, f"train.batch_size: expected at least 1, found {train.batch_size}"),
                 (train.accumulate < 1, f"train.accumulate: expected at least 1, found {train.accumulate}"),
                 (any(n is not None and n < 1 for n in (train.epochs, train.updates)), "train: expected at least one epoch or update"),
+                *((not isinstance(value, (str, dict)), f"train.{key}: expected a name or a table with `use`, found {value!r}")
+                  for key, value in (("optimizer", train.optimizer), ("scheduler", train.scheduler))),
                 (train.threads < 1, f"train.threads: expected at least 1, found {train.threads}"),
                 (train.clip is not None and not train.clip > 0, f"train.clip: expected a norm above 0, found {train.clip}"),
                 (any(mark in config.name for mark in "/\\\0") or config.name in ("", ".", ".."), f"name: expected a folder's name, found {config.name!r}")]

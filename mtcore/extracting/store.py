@@ -27,6 +27,10 @@ def row_key(digest: str, start: float = 0.0, stop: float | None = None) -> str:
     return f"{digest}:{start:.9g}:{'' if stop is None else format(stop, '.9g')}"
 
 
+HEADER = 128
+"""Bytes before the data: what an npy header of one dimension is padded to."""
+
+
 class Store:
     """Rows of one prefix. `rows` maps row keys to row numbers; `read` gives arrays by row number."""
 
@@ -49,11 +53,12 @@ class Store:
                 table = pq.read_table(path, memory_map=False)
                 columns = {name: table[name].to_numpy(zero_copy_only=False) for name in ("offset", "rate", "hop", "first", "by", "speed")}
                 columns["shape"] = table["shape"].to_pylist()
-                size = (self.folder / f"{path.stem}.npy").stat().st_size
+                elements, size = int(table.schema.metadata[b"elements"]), (self.folder / f"{path.stem}.npy").stat().st_size
+                if size != HEADER + elements * 4:
+                    raise ValueError(f"{size} bytes in {path.stem}.npy, {HEADER + elements * 4} expected")
             except (OSError, KeyError, ValueError) as error:
                 raise DataError(f"{path}: expected a shard of a feature store, found {error}; delete the file to have it made again") from error
             number = len(self._tables)
-            columns["data"] = size - int(table.schema.metadata[b"elements"]) * 4
             self._tables[path.stem] = columns
             for row, key in enumerate(table["key"].to_pylist()):
                 self.rows.setdefault(key, number << 32 | row)
@@ -79,7 +84,7 @@ class Store:
         data = np.empty(shape, np.float32)
         if shard not in self._files:
             self._files[shard] = os.open(self.folder / f"{self._order[shard]}.npy", os.O_RDONLY)
-        got = os.preadv(self._files[shard], [memoryview(data).cast("B")] if size else [], columns["data"] + int(columns["offset"][row]) * 4)
+        got = os.preadv(self._files[shard], [memoryview(data).cast("B")] if size else [], HEADER + int(columns["offset"][row]) * 4)
         if got != size * 4:
             raise DataError(f"{self.folder / self._order[shard]}.npy: expected {size * 4} bytes of {key}, found {got}; delete the shard "
                             "to have it made again")

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ..clip import PARTS
-from ..errors import ClipError, ExperimentError, MtcoreError
+from ..errors import ClipError, DataError, ExperimentError, MtcoreError
 from ..extracting.chain import Array, Chain, Draw
 from ..extracting.store import Store
 from ..plugin import Batch, SamplerIndex, Statistics, Sums, Task
@@ -70,6 +70,8 @@ class RunData:
     def fit(self) -> None:
         """Fit every fitted step on the training clips, random steps in their `off` form; and scale regression targets."""
         train = self.clips("train")
+        if not train:
+            raise DataError("no clip is left to train on: all of them are in other parts or cannot be used")
         for name in self.names:
             chains = {d: self.input(d, name).chain for d in dict.fromkeys(d for d, _ in train)}
             ids = list(dict.fromkeys(step.id for chain in chains.values() for step in chain.steps if step.fitted))

@@ -47,6 +47,11 @@ def build_schedule(config: Mapping[str, Any], optimizer: torch.optim.Optimizer, 
     for key in options:
         if key not in ("warmup", *SCHEDULES[use]):
             raise ExperimentError(f"train.scheduler.{key}: {use} takes {', '.join(('warmup', *SCHEDULES[use]))}")
+    wrong = [key for key, value in options.items() if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0]
+    if wrong or options.get("every") == 0:
+        key = (wrong or ["every"])[0]
+        raise ExperimentError(f"train.scheduler.{key}: expected a number {'above 0' if key == 'every' else 'of 0 or more'}; "
+                              f"found {options[key]!r}")
     warmup, final = options.get("warmup", 0), options.get("final", 0.0)
     every, factor = options.get("every", 1000), options.get("factor", 0.1)
 
