@@ -76,7 +76,8 @@ def test_frames_stand_where_the_sound_is():
 
 
 @pytest.mark.parametrize("trunk, shape", [*TRUNKS, (Mlp(hidden=[5], dropout=0.5, batch_norm=True), (1, 4, 10)),
-                                          (Cnn(channels=[4], dropout=0.5), (1, 8, None)), (Cnn1d(channels=[4], dropout=0.5), (1, None))])
+                                          (Cnn(channels=[4], dropout=0.5), (1, 8, None)),
+                                          (Cnn1d(channels=[4], dropout=0.5), (1, None))])
 def test_evaluation_is_deterministic_and_rows_do_not_see_each_other(trunk, shape):
     module, inputs = built(trunk, shape), arrays(shape, 10)
     module(inputs, None)  # moves running statistics
@@ -145,6 +146,7 @@ def test_mlp_joins_all_inputs_in_their_order():
     (Mlp(hidden=[]), {"main": (1, 8)}, r"at least one layer"),
     (Cnn(kernel=4), {"main": (1, 8, 16)}, r"cnn: kernel is an odd.*found 4"),
     (Cnn(first_kernel=4), {"main": (1, 8, 16)}, r"first_kernel is an odd.*found 4"),
+    (Cnn1d(kernel=80), {"main": (1, 64)}, r"cnn1d: kernel is an odd.*found 80"),
     (Cnn(channels=[]), {"main": (1, 8, 16)}, r"at least one block"),
     (Cnn1d(channels=[]), {"main": (1, 64)}, r"at least one block"),
 ])

@@ -73,12 +73,12 @@ class Frames(Head):
 
     kinds = ("events",)
     threshold: float = param(0.5, minimum=0, maximum=1, help="score from which a label is active in a frame")
-    median: int = param(1, minimum=1, unit="frames", help="length of a median filter over the active frames, an odd number; 1: none")
+    median: int = param(1, minimum=1, unit="frames", help="length of a median filter over active frames, odd; 1: none")
 
     def build(self, task: Task, shape: RepresentationShape) -> nn.Module:
         if shape.frames is None:
-            raise ParameterError(f"task {task.name}: the head for events needs a trunk that gives frames, and this one gives a vector only; "
-                                 "use a convolutional or recurrent trunk")
+            raise ParameterError(f"task {task.name}: the head for events needs a trunk that gives frames, and this one gives "
+                                 "a vector only; use a convolutional or recurrent trunk")
         if self.median % 2 == 0:
             raise ParameterError(f"task {task.name}: median is an odd number of frames, found {self.median}")
         return OfFrames(nn.Conv1d(shape.frames, len(task.labels), 1))
@@ -107,7 +107,8 @@ class Array(Head):
 
     def build(self, task: Task, shape: RepresentationShape) -> nn.Module:
         if task.shape is None or None in task.shape:
-            raise ParameterError(f"task {task.name}: expected a target of known shape, found {task.shape}; the reader must declare it")
+            raise ParameterError(f"task {task.name}: expected a target of known shape, found {task.shape}; "
+                                 "the reader must declare it")
         return OfVector(nn.Linear(shape.vector, math.prod(task.shape)), task.shape)
 
     def decide(self, task: Task, scores: np.ndarray) -> np.ndarray:

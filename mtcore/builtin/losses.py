@@ -32,7 +32,8 @@ class CrossEntropy(Loss):
         weight = None
         if self.class_weights == "balanced":
             if statistics.counts is None:
-                raise ParameterError(f"task {task.name}: class_weights = 'balanced' needs the training part's rows per label, found none")
+                raise ParameterError(f"task {task.name}: class_weights = 'balanced' needs the training part's rows per "
+                                     "label, found none")
             counts = torch.as_tensor(statistics.counts, dtype=torch.float32)
             weight = torch.where(counts > 0, counts.sum() / ((counts > 0).sum() * counts.clamp(min=1)), 0.0)
 

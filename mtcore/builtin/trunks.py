@@ -44,8 +44,8 @@ class Mlp(Trunk):
     def build(self, shapes: Shapes) -> nn.Module:
         for name, shape in shapes.items():
             if None in shape:
-                raise ParameterError(f"mlp needs inputs of one size, but arrays of input {name!r} have the shape {shape} with a length that "
-                                     "differs from clip to clip; add a step that gives one length, such as crop_or_pad or summary")
+                raise ParameterError(f"mlp needs inputs of one size, but arrays of input {name!r} have the shape {shape} with a "
+                                     "length that differs from clip to clip; add a step such as crop_or_pad or summary")
         if not self.hidden:
             raise ParameterError("mlp needs at least one layer, found hidden = []")
         widths, layers = [sum(math.prod(shape) for shape in shapes.values()), *self.hidden], []
@@ -67,8 +67,8 @@ class Flat(nn.Module):
 def single(trunk: str, shapes: Shapes, rank: int, expected: str, instead: str) -> tuple[str, tuple[int | None, ...]]:
     """Name and shape of the only input, which must have this rank."""
     if len(shapes) != 1:
-        raise ParameterError(f"{trunk} takes one input, found {len(shapes)} ({', '.join(shapes)}); name one in the trunk's `inputs`, and give "
-                             "each input a trunk of its own")
+        raise ParameterError(f"{trunk} takes one input, found {len(shapes)} ({', '.join(shapes)}); name one in "
+                             "the trunk's `inputs`, and give each input a trunk of its own")
     (name, shape), = shapes.items()
     if len(shape) != rank or None in shape[:-1]:
         raise ParameterError(f"{trunk} takes {expected}, found {name!r} of shape {shape}; {instead}")
@@ -82,9 +82,17 @@ def pairs(trunk: str, inputs: int, channels: list[int]) -> list[tuple[int, int]]
     return list(zip([inputs, *channels], channels))
 
 
+def odd(trunk: str, name: str, kernel: int) -> None:
+    """Filters of odd size with half of it as padding divide the frames by the stride, rounded up."""
+    if kernel % 2 == 0:
+        raise ParameterError(f"{trunk}: {name} is an odd number, found {kernel}")
+
+
 class Convolutions(nn.Module):
-    """Blocks [batch, channels, (bins,) frames] -> the same, each dividing the frames by a whole number, rounded up; then bins and channels
-    become the values of a frame, and mean and maximum over time the vector. Padding beyond `lengths` is kept at zero, so it does not show."""
+    """Blocks [batch, channels, (bins,) frames] -> the same, each dividing the frames by a whole number, rounded up; then bins and
+    channels become the values of a frame, and their mean and maximum over time the vector.
+
+    What lies beyond `lengths` is kept at zero, so that padding with zeros does not show."""
 
     def __init__(self, name: str, blocks: list[nn.Module], strides: list[int], dropout: float):
         super().__init__()
@@ -105,7 +113,7 @@ class Convolutions(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class Cnn(Trunk):
-    """2-D convolutions over one input [channels, bins, frames]: in each block a strided convolution, batch normalisation and ReLU.
+    """2-D convolutions over one input [channels, bins, frames]: each block a strided convolution, batch normalisation and ReLU.
 
     A frame of the representation holds all channels at all remaining bins, the vector mean and maximum of the frames over time.
     """
@@ -122,8 +130,7 @@ class Cnn(Trunk):
         blocks = []
         for i, (before, after) in enumerate(pairs("cnn", shape[0], self.channels)):
             kernel = self.kernel if i else self.first_kernel
-            if kernel % 2 == 0:
-                raise ParameterError(f"cnn: {'kernel' if i else 'first_kernel'} is an odd number of bins and frames, found {kernel}")
+            odd("cnn", "kernel" if i else "first_kernel", kernel)
             blocks.append(nn.Sequential(nn.Conv2d(before, after, kernel, (2, self.stride), kernel // 2, bias=not self.batch_norm),
                                         *([BatchNorm(after)] if self.batch_norm else []), nn.ReLU()))
         return Convolutions(name, blocks, [self.stride] * len(blocks), self.dropout)
@@ -135,7 +142,7 @@ class Cnn1d(Trunk):
     waveforms" (2017): long filters first, then filters of three, with a pooling by four after each."""
 
     channels: list[int] = param([32, 64, 128, 128], help="channels of the blocks")
-    kernel: int = param(80, minimum=1, unit="samples", help="length of the first filters")
+    kernel: int = param(81, minimum=1, unit="samples", help="length of the first filters, an odd number")
     stride: int = param(4, minimum=1, unit="samples", help="stride of the first filters")
     batch_norm: bool = param(True, help="batch normalisation in each block")
     dropout: float = param(0.0, minimum=0, maximum=1, help="share of the vector's values dropped")
@@ -144,7 +151,8 @@ class Cnn1d(Trunk):
         name, shape = single("cnn1d", shapes, 2, "waveforms [channels, samples]", "for spectra use cnn")
         blocks, strides = [], []
         for i, (before, after) in enumerate(pairs("cnn1d", shape[0], self.channels)):
-            kernel, stride = (self.kernel | 1, self.stride) if i == 0 else (3, 1)  # odd: the frames are divided exactly, rounded up
+            kernel, stride = (3, 1) if i else (self.kernel, self.stride)
+            odd("cnn1d", "kernel", kernel)
             blocks.append(nn.Sequential(nn.Conv1d(before, after, kernel, stride, kernel // 2, bias=not self.batch_norm),
                                         *([BatchNorm(after)] if self.batch_norm else []), nn.ReLU()))
             blocks.append(nn.MaxPool1d(4, ceil_mode=True))
