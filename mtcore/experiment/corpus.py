@@ -79,7 +79,7 @@ def read_corpus(config: Config, registry, folder: Path, cache: Path, jobs: int =
 
 def bad_clips(bad: Mapping[str, str]) -> DataError:
     lines = [f"  {clip}: {why}" if clip not in why else f"  {why}" for clip, why in bad.items()]
-    return DataError(f"{len(bad)} clips cannot be used:\n" + "\n".join(lines)
+    return DataError(f"{len(bad)} clip{'s' * (len(bad) != 1)} cannot be used:\n" + "\n".join(lines)
                      + "\nMend or remove them, or say on_error = \"skip\" in [extract] to go on without them")
 
 
