@@ -333,3 +333,74 @@ def test_interrupted_extraction_keeps_its_shards_and_redoes_no_row(make, generat
     assert len(found) == 2 * 4 and kept.items() <= found.items()
     [want] = whole.wanted(whole.runs())
     assert not want.missing() and len(want.store.rows) == 200
+
+
+def test_fewer_epochs_or_another_stop_rule_train_anew(make):
+    rules = {"split": {"folds": 1, "validation": 0.2}}
+    long = {"epochs": 4, "batch_size": 8}
+    for changed in ({"epochs": 2}, {"stop": {"on": "label.accuracy"}}, {"epochs": None, "updates": 5}):
+        train = {key: value for key, value in (long | changed).items() if value is not None}
+        make(runs="same", **rules, train=long).run()
+        [run] = make(runs="same", **rules, train=train).run()
+        [fresh] = make(runs="fresh", **rules, train=train).run()
+        assert figures(run) == figures(fresh) and run.folder.info["best_epoch"] == fresh.folder.info["best_epoch"]
+        assert all(torch.equal(x, y) for x, y in zip(weights(run).values(), weights(fresh).values()))
+
+
+def test_a_component_by_path_is_known_by_its_source(make, tmp_path):
+    import sys
+
+    stored = []
+    for value in (1.0, 2.0):
+        (tmp_path / "mine.py").write_text(f"""
+from dataclasses import dataclass
+import numpy as np
+from mtcore.plugin import Extractor
+
+@dataclass(frozen=True, kw_only=True)
+class Constant(Extractor):
+    def prepare(self, rate):
+        return lambda x: np.full((1, 4), {value}, np.float32)
+
+    def axis(self, rate):
+        return None
+""")
+        sys.modules.pop("mine", None)
+        import linecache
+
+        linecache.clearcache()
+        experiment = make(inputs={"main": {"extractor": "mine:Constant"}}, split={"folds": 1})
+        experiment.extract()
+        stored.append(float(experiment.runs()[0].data().rows("train").batch([0]).inputs["main"].mean()))
+    assert stored == [1.0, 2.0]
+
+
+def test_a_task_left_out_of_one_dataset_is_not_trained_there(make, generated):
+    corpus = make(datasets={"a": {"reader": generated(clips_=3, chosen=("label", "size"))},
+                            "b": {"reader": generated(offset=100, chosen=("label", "size"))}}, split={"folds": 2, "validation": 0.0})
+    corpus.extract()
+    data = corpus.runs()[0].data()
+    assert "label" not in data.datasets[0].tasks and all("label" not in targets for targets in data.encoded["a"])
+    assert all("label" in targets for targets in data.encoded["b"])
+
+
+def test_a_step_for_one_part_does_not_act_where_another_is_fitted(make):
+    import numpy as np
+
+    steps = [{"use": "core.crop_or_pad", "length": 3, "parts": ["test"]}, "core.standardize"]
+    found = []
+    for chosen in (steps, steps[1:]):
+        experiment = make(inputs={"main": {"extractor": "core.spectrogram", "steps": chosen}}, split={"folds": 1})
+        experiment.extract()
+        data = experiment.runs()[0].data()
+        found.append(next(iter(data.states.values()))["mean"])
+    np.testing.assert_allclose(*found, rtol=1e-4, atol=1e-4)
+
+
+def test_a_checkpoint_cut_short_is_named(make):
+    changes = {"split": {"folds": 1}}
+    [run] = make(**changes, train={"epochs": 1, "batch_size": 8}).run()
+    path = run.folder.checkpoint("last")
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(DataError, match="last.pt: expected a checkpoint"):
+        make(**changes, train={"epochs": 2, "batch_size": 8}).run()

@@ -123,7 +123,7 @@ class Run:
                 self._warn_of_absent(data, name, task)
             folder.save_state({(step, scope or "shared"): state for (step, scope), state in data.states.items()})
             setup, model = self.setup(data, progress), self.model(data)
-            before = folder.info
+            before = self._continued()
             folder.write_info({**self._info(data, setup, model), "epoch": before.get("epoch", 0), "best_epoch": before.get("best_epoch", 0)})
             folder.log(f"{'continue' if before else 'train'} {self.name} on {', '.join(d.name for d in data.datasets)}")
             for line in self.experiment.corpus.notes:
@@ -141,6 +141,20 @@ class Run:
             torch.set_num_threads(threads)
             torch.use_deterministic_algorithms(False)
 
+    def _continued(self) -> dict[str, Any]:
+        """What the folder says of a run that may be continued; {} (and no checkpoint) where other rules for its length held: only more
+        epochs under the same stop rule give what an uninterrupted run gives."""
+        info = self.folder.info
+        length, before = self.length, info.get("length") or {}
+        same = info.get("stop") == self._stop() and (before == length or (
+            length["epochs"] is not None and before.get("updates") is None and length["epochs"] >= info.get("epoch", 0)))
+        if info and not same:
+            self.folder.log("the rules for the run's length have changed: trained anew")
+            for checkpoint in self.folder.path.glob("checkpoints/*.pt"):
+                checkpoint.unlink()
+            return {}
+        return info
+
     def _warn_of_absent(self, data: RunData, name: str, task: Any) -> None:
         if not task.labels:
             return
@@ -152,7 +166,8 @@ class Run:
 
     @staticmethod
     def _labels_in(data: RunData, name: str, task: Any, part: str) -> set[str]:
-        return {label for d, c in data.clips(part) if name in (targets := data.datasets[d].clips[c].targets)
+        return {label for d, c in data.clips(part)
+                if name in data.datasets[d].tasks and name in (targets := data.datasets[d].clips[c].targets)
                 for label in task.labels_of(targets[name])}
 
     def _info(self, data: RunData, setup: Setup, model: torch.nn.Module) -> dict[str, Any]:
@@ -253,7 +268,7 @@ class Experiment:
             if dataset.name in variation.datasets:
                 parts = self.corpus.parts.folds[fold][dataset.name]
                 for clip, key, part in zip(dataset.clips, self.corpus.digests[dataset.name], parts):
-                    chosen = {name: clip.targets[name] for name in sorted(clip.targets) if name in variation.tasks}
+                    chosen = {name: clip.targets[name] for name in sorted(clip.targets) if name in variation.tasks and name in dataset.tasks}
                     row = [clip.id, key and rows_of(key, clip.audio), int(part), {n: self.tasks[n].encode(v) for n, v in chosen.items()
                                                                                if self.tasks[n].kind != "array"}, dict(clip.groups)]
                     digest.update(json.dumps(row, sort_keys=True, default=str).encode())
@@ -272,7 +287,7 @@ class Experiment:
                 parts[rng.permutation(members)[self.sample:]] = -1
         for task, limits in run.config.datasets[name].max_per_label.items():
             for label, most in limits.items():
-                having = [c for c, clip in enumerate(dataset.clips) if parts[c] == 0 and task in clip.targets
+                having = [c for c, clip in enumerate(dataset.clips) if parts[c] == 0 and task in clip.targets and task in dataset.tasks
                           and label in self.tasks[task].labels_of(clip.targets[task])]
                 parts[stream(run.config.seed, "limit", name, task, label).permutation(np.array(having, int))[most:]] = -1
         return parts

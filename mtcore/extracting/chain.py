@@ -89,8 +89,9 @@ class Chain:
         return [i for i, step in enumerate(self.steps) if step.fitted]
 
     def run(self, array: Array, first: int, last: int, states: Mapping[int, dict], draw: Draw | None = None,
-            window: int | None = None) -> Array:
-        """Apply steps first … last-1. `states` by position; `window` chooses the window where the chain has one."""
+            window: int | None = None, part: str | None = None) -> Array:
+        """Apply steps first … last-1. `states` by position; `window` chooses the window where the chain has one. Without a `draw`,
+        `part` says for which part steps act that do not draw."""
         for position in range(first, last):
             step = self.steps[position]
             if position == self.window:
@@ -105,7 +106,7 @@ class Chain:
                 if rng is None or (step.p < 1 and rng.random() >= step.p):
                     array = self._call(position, array, states, rng=None, off=True)
                     continue
-            elif step.parts and draw is not None and not step.acts_in(draw.part):
+            elif step.parts and (acting := draw.part if draw else part) is not None and not step.acts_in(acting):
                 continue
             array = self._call(position, array, states, rng)
         return array

@@ -7,8 +7,10 @@ state is an ordinary object that `prepare` or `build` makes.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, ClassVar, Iterable, Iterator, Mapping, NamedTuple, Sequence
 
@@ -37,6 +39,14 @@ class Component(ABC):
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)} if dataclasses.is_dataclass(self) else {}
 
 
+def source_digest(thing: Any) -> str:
+    """Digest of the source of the module that defines `thing`; "" where there is none to read."""
+    try:
+        return blake2b(inspect.getsource(inspect.getmodule(thing)).encode(), digest_size=8).hexdigest()
+    except (OSError, TypeError):
+        return ""
+
+
 @dataclass(frozen=True)
 class Named:
     """A component with its full name and revision: what stores' keys and saved files hold."""
@@ -46,8 +56,12 @@ class Named:
     revision: int = 1
 
     def described(self) -> dict[str, Any]:
-        """Name, all parameters and revision, as JSON takes them."""
-        return {"use": self.name, "revision": self.revision, **self.component.parameters()}
+        """Name, all parameters and revision, as JSON takes them. A component by import path has no revision of its own: the digest of
+        its module's source stands for it."""
+        found = {"use": self.name, "revision": self.revision, **self.component.parameters()}
+        if ":" in self.name:
+            found["source"] = source_digest(type(self.component))
+        return found
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Iterator, Mapping, Sequence
+from graphlib import CycleError, TopologicalSorter
+from typing import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -49,7 +50,7 @@ class RunData:
 
     def __post_init__(self):
         self.names = list(next(iter(self.inputs.values())))
-        self.encoded = {d.name: [{name: self.tasks[name].encode(value) for name, value in clip.targets.items() if name in self.tasks}
+        self.encoded = {d.name: [{name: self.tasks[name].encode(value) for name, value in clip.targets.items() if name in self.tasks and name in d.tasks}
                                  for clip in d.clips] for d in self.datasets}
         free = any(task.kind == "none" for task in self.tasks.values())
         self.used = {d.name: np.array([part >= 0 and (bool(targets) or free) and all(i.keys[c] for i in self.inputs[d.name].values())
@@ -74,7 +75,7 @@ class RunData:
             raise DataError("no clip is left to train on: all of them are in other parts or cannot be used")
         for name in self.names:
             chains = {d: self.input(d, name).chain for d in dict.fromkeys(d for d, _ in train)}
-            ids = list(dict.fromkeys(step.id for chain in chains.values() for step in chain.steps if step.fitted))
+            ids = _fit_order(name, chains.values())
             for ident in ids:
                 having = {d: next(i for i in c.fitted() if c.steps[i].id == ident) for d, c in chains.items()
                           if any(step.id == ident and step.fitted for step in c.steps)}
@@ -101,11 +102,11 @@ class RunData:
                 one = self.input(d, name)
                 stored, position = one.store.read(one.keys[c]), positions[d]
                 if one.chain.window is None or one.chain.window >= position:
-                    yield one.chain.run(stored, one.chain.cut, position, self.state(d, name))
+                    yield one.chain.run(stored, one.chain.cut, position, self.state(d, name), part="train")
                     continue
-                before = one.chain.run(stored, one.chain.cut, one.chain.window, self.state(d, name))
+                before = one.chain.run(stored, one.chain.cut, one.chain.window, self.state(d, name), part="train")
                 for window in range(one.chain.windows(before, self.state(d, name))):
-                    yield one.chain.run(before, one.chain.window, position, self.state(d, name), window=window)
+                    yield one.chain.run(before, one.chain.window, position, self.state(d, name), window=window, part="train")
 
         def sums() -> Sums | None:
             found = []
@@ -158,13 +159,27 @@ class RunData:
                 usable = [int(c) for c in np.flatnonzero(self.used[dataset.name])]
                 sizes = [np.prod(one.store.shape(one.keys[c])) for c in usable]
                 for c in {usable[int(np.argmin(sizes))], usable[int(np.argmax(sizes))]} if usable else ():
-                    row = one.chain.run(one.store.read(one.keys[c]), one.chain.cut, len(one.chain.steps), self.state(d, name))
+                    row = one.chain.run(one.store.read(one.keys[c]), one.chain.cut, len(one.chain.steps), self.state(d, name),
+                                        part=PARTS[self.parts[dataset.name][c]])
                     seen.setdefault(row.data.shape, dataset.key(c))
             if len(seen) > 1:
                 told = "; ".join(f"{clip}: {list(shape)}" for shape, clip in seen.items())
                 raise ExperimentError(f"inputs.{name}: rows of one batch need one shape, found {told}. Add the step crop_or_pad or window")
             shapes[name] = next(iter(seen))
         return shapes
+
+
+def _fit_order(name: str, chains: Iterable[Chain]) -> list[str]:
+    """Ids of fitted steps, each behind those that stand before it in any dataset's chain."""
+    order = TopologicalSorter()
+    for chain in chains:
+        ids = [chain.steps[position].id for position in chain.fitted()]
+        for place, ident in enumerate(ids):
+            order.add(ident, *ids[:place])
+    try:
+        return list(order.static_order())
+    except CycleError as error:
+        raise ExperimentError(f"inputs.{name}: datasets have the fitted steps {', '.join(error.args[1])} in different orders") from None
 
 
 class Rows(torch.utils.data.Dataset):
@@ -188,7 +203,7 @@ class Rows(torch.utils.data.Dataset):
         if one.chain.window is None:
             return 1
         state = self.data.state(d, name)
-        count = one.chain.windows(one.chain.run(one.store.read(one.keys[c]), one.chain.cut, one.chain.window, state), state)
+        count = one.chain.windows(one.chain.run(one.store.read(one.keys[c]), one.chain.cut, one.chain.window, state, part=self.part), state)
         if count < 1:
             raise ClipError(f"{self.data.datasets[d].key(c)}: shorter than one window; add crop_or_pad before {one.chain.steps[one.chain.window].id}")
         return count

@@ -7,6 +7,8 @@
 
 from __future__ import annotations
 
+import math
+import pickle
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,7 +16,7 @@ from typing import Any, Callable, Iterator, Mapping, Sequence
 
 import torch
 
-from ..errors import ExperimentError, TrainingError
+from ..errors import DataError, ExperimentError, TrainingError
 from ..plugin import Batch, Named, Trainer
 from ..preparing.data import RunData
 from ..progress import Progress
@@ -48,6 +50,14 @@ class Setup:
     clip: float | None = None
     watched: str = ""
     patience: int | None = None
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """What `GradientRun` saved; runs no code."""
+    try:
+        return torch.load(path, weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise DataError(f"{path}: expected a checkpoint, found {type(error).__name__}: {error}; remove the run's folder and run again") from error
 
 
 class Gradient(Trainer):
@@ -149,7 +159,7 @@ class GradientRun:
 
     def _better(self, found: Mapping[str, Any]) -> bool:
         value = self.watched_value(found)
-        if value is None or self.best is None or value > self.best:
+        if value is None or self.best is None or math.isnan(self.best) or value > self.best:
             self.best = value
             return True
         return False
@@ -176,7 +186,7 @@ class GradientRun:
 
     def finish(self) -> None:
         for name in ("last", "best"):
-            state = torch.load(self.folder.checkpoint(name), weights_only=True)
+            state = load_checkpoint(self.folder.checkpoint(name))
             self.model.load_state_dict(state["model"])
             predictions, found = {}, {}
             for part in ("validation", "test"):
@@ -215,7 +225,7 @@ class GradientRun:
         if not path.exists():
             self.folder.truncate_metrics(0)
             return
-        state = torch.load(path, weights_only=True)
+        state = load_checkpoint(path)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
