@@ -215,7 +215,7 @@ def test_clips_too_short_for_one_frame_are_all_named(call, place):
 def test_inputs_of_different_shapes_name_two_clips(call, place):
     write(place / "sounds" / "two" / "long.wav", seconds=1)
     expect(call(), 2, r"inputs.main: rows of one batch need one shape, found a/\w+/\d.wav.*a/two/long.wav",
-           "Add the step crop_or_pad or window")
+           "add the step crop_or_pad or window")
     write(place / "sounds" / "one" / "stereo.wav", channels=2)
     expect(call("--set", 'inputs.main.steps=[{use = "crop_or_pad", length = 10}, "standardize"]'), 2,
            "inputs.main, at clip a/one/stereo.wav: expected training arrays of one shape.*1, 129, 1.*2, 129, 1")

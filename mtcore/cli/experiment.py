@@ -92,7 +92,7 @@ def run_command(experiment: Path, overrides, jobs: int, sample: int | None, dry_
 @click.command("demo")
 @click.argument("reader", required=False)
 def demo_command(reader: str | None):
-    """A complete small experiment on generated sound, or on READER's example, in ./runs/demo."""
+    """A complete small experiment on generated sound, in ./runs/demo, or on READER's example, in ./runs/demo-READER."""
     from ..experiment.run import Experiment
     from .progress import TerminalProgress
 

@@ -60,6 +60,9 @@ def read_corpus(config: Config, registry, folder: Path, cache: Path, jobs: int =
     for name in config.tasks:
         if name not in tasks:
             raise ExperimentError(f"tasks.{name}: no dataset has this task; found {', '.join(tasks)}")
+    if config.split.stratify and not (tasks.get(config.split.stratify) and tasks[config.split.stratify].labels):
+        raise ExperimentError(f"split.stratify: expected a task with labels out of "
+                              f"{', '.join(name for name, task in tasks.items() if task.labels) or 'none'}; found {config.split.stratify!r}")
     digests, bad, split = {}, {}, []
     keeper = Digests(cache)
     for dataset in datasets:
@@ -85,6 +88,16 @@ def bad_clips(bad: Mapping[str, str]) -> DataError:
 
 def group_name(dataset: Dataset, config: Config) -> str | None:
     return config.datasets[dataset.name].group or dataset.reader.component.default_group
+
+
+def grouping(dataset: Dataset, config: Config) -> str:
+    """What holds the dataset's split together, in words."""
+    name = group_name(dataset, config)
+    number = len({clip.groups[name] for clip in dataset.clips if name in clip.groups})
+    if number:
+        return f"split by {name} ({number} groups)"
+    others = sorted({other for clip in dataset.clips for other in clip.groups})
+    return "no groups: every clip is independent" + (f"; could serve as group: {', '.join(others)}" if others else "")
 
 
 def _split_dataset(dataset: Dataset, config: Config, digests: Sequence[str | None]) -> SplitDataset:

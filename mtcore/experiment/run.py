@@ -29,7 +29,7 @@ from ..training.gradient import Setup
 from ..training.model import build_model
 from ..training.optimizers import build_optimizer, build_schedule, depends_on_length
 from .build import Builder
-from .corpus import Corpus, bad_clips, read_corpus
+from .corpus import Corpus, bad_clips, grouping, read_corpus
 from .file import Config, load, parse
 from .vary import Variation, expand
 
@@ -362,7 +362,8 @@ class Experiment:
         lines, seen = [], set()
         self._refuse(self.corpus.bad)
         for dataset in self.corpus.datasets:
-            lines.append(f"dataset {dataset.name}: {len(dataset.clips)} clips by {dataset.reader.name}; tasks {', '.join(dataset.tasks)}")
+            lines.append(f"dataset {dataset.name}: {len(dataset.clips)} clips by {dataset.reader.name}; tasks {', '.join(dataset.tasks)}; "
+                         + grouping(dataset, self.config))
         for fold, parts in enumerate(self.corpus.parts.folds):
             counts = {name: "/".join(str(int((codes == code).sum())) for code in range(3)) for name, codes in parts.items()}
             lines.append(f"fold {fold + 1}: train/validation/test clips: " + ", ".join(f"{name} {text}" for name, text in counts.items()))

@@ -164,7 +164,7 @@ class RunData:
                     seen.setdefault(row.data.shape, dataset.key(c))
             if len(seen) > 1:
                 told = "; ".join(f"{clip}: {list(shape)}" for shape, clip in seen.items())
-                raise ExperimentError(f"inputs.{name}: rows of one batch need one shape, found {told}. Add the step crop_or_pad or window")
+                raise ExperimentError(f"inputs.{name}: rows of one batch need one shape, found {told}. Different lengths: add the step crop_or_pad or window; different rates: resample; different channels: mono")
             shapes[name] = next(iter(seen))
         return shapes
 
@@ -236,7 +236,7 @@ class Rows(torch.utils.data.Dataset):
             if len({array.data.shape for array in found}) > 1:
                 other = next(i for i, array in enumerate(found) if array.data.shape != found[0].data.shape)
                 raise ExperimentError(f"inputs.{name}: rows of one batch need one shape; {self._key(rows[0])} has {found[0].data.shape}, "
-                                      f"{self._key(rows[other])} has {found[other].data.shape}. Add the step crop_or_pad or window")
+                                      f"{self._key(rows[other])} has {found[other].data.shape}. Different lengths: add the step crop_or_pad or window; different rates: resample; different channels: mono")
             inputs[name] = torch.from_numpy(np.stack([array.data for array in found]))
         timed = next((found for found in arrays.values() if found[0].axis is not None), None)
         targets, having = {}, {}
