@@ -2,8 +2,8 @@
 
     python benchmarks/startup.py [--rounds 15] [--distributions 300] [--plugins 10]
 
-The environment is this one, with so many further distributions and plugins in a temporary folder. The commands take turns, so
-that what else the machine does meets all of them; medians are compared.
+The environment is this one, with so many further distributions and plugins in a temporary folder, and modules compiled as an
+installer leaves them. The commands take turns, so that what else the machine does meets all of them: a ratio is of one round.
 """
 
 from __future__ import annotations
@@ -56,20 +56,22 @@ def main() -> None:
     options = parser.parse_args()
     commands = {"python -c pass": ["-c", "pass"], "mtcore --help": ["-m", "mtcore", "--help"],
                 "mtcore list-plugins": ["-m", "mtcore", "list-plugins"]}
-    with tempfile.TemporaryDirectory() as site:
+    with tempfile.TemporaryDirectory() as site, tempfile.TemporaryDirectory() as compiled:
         fill(Path(site), options.distributions, options.plugins)
-        environment = {**os.environ, "PYTHONPATH": site}
+        cleared = {key: value for key, value in os.environ.items() if key not in (
+            "PYTHONDONTWRITEBYTECODE", "MTCORE_BLOCK", "MTCORE_PLUGINS", "MTCORE_STRICT_PLUGINS")}
+        environment = {**cleared, "PYTHONPATH": site, "PYTHONPYCACHEPREFIX": compiled}
         for arguments in commands.values():  # compiles, and fills the file system's cache
             seconds(arguments, environment)
         times = {name: [] for name in commands}
         for _ in range(options.rounds):
             for name, arguments in commands.items():
                 times[name].append(seconds(arguments, environment))
-    base = median(times["python -c pass"])
-    print(f"{options.distributions} further distributions, {options.plugins} plugins, {options.rounds} rounds")
+    print(f"{options.distributions} further distributions, {options.plugins} plugins, {options.rounds} rounds: median (range)")
     for name, values in times.items():
-        spread = f"({min(values) * 1000:.0f} to {max(values) * 1000:.0f} ms)"
-        print(f"{name:20} {median(values) * 1000:6.0f} ms {median(values) / base:6.1f} x   {spread}")
+        ratios = [value / base for value, base in zip(values, times["python -c pass"])]
+        print(f"{name:20} {median(values) * 1000:6.0f} ms ({min(values) * 1000:.0f} to {max(values) * 1000:.0f})"
+              f" {median(ratios):6.1f} x ({min(ratios):.1f} to {max(ratios):.1f})")
 
 
 if __name__ == "__main__":

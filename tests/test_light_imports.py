@@ -11,7 +11,8 @@ import pytest
 
 from mtcore.cli import COMMANDS
 
-HEAVY = {"torch", "numpy", "librosa", "sklearn", "scipy", "pyarrow", "soundfile", "joblib", "tensorboard", "pandas", "matplotlib"}
+HEAVY = {"torch", "numpy", "librosa", "sklearn", "scipy", "pyarrow", "soundfile", "joblib", "tensorboard", "pandas", "matplotlib",
+         "msgspec", "PIL"}
 
 HOOKS = """
 from mtcore.plugin import ReaderSpec, TrunkSpec, hookimpl
@@ -66,6 +67,26 @@ def test_help_imports_click_and_nothing_else(environment):
     others = {name.partition(".")[0] for name in modules - before} - sys.stdlib_module_names
     assert others == {"click", "mtcore"}
     assert {name for name in modules if name.startswith("mtcore.")} == {"mtcore.cli", "mtcore.errors"}
+
+
+@pytest.mark.parametrize("arguments", [["list-plugins"], ["list-plugins", "--no-load"]], ids=str)
+def test_listing_plugins_imports_no_interface(environment, arguments):
+    _, modules = after_command(arguments, environment)
+    assert {name for name in modules if name.startswith("mtcore.plugin.")} == {
+        "mtcore.plugin.hookspecs", "mtcore.plugin.specs", "mtcore.plugin.loader"}
+    assert not modules & {"mtcore.clip", "mtcore.task", "packaging"}
+
+
+def test_every_name_of_the_plugin_api_is_there_when_it_is_asked_for(environment):
+    out, modules = after("import mtcore.plugin as api\nprint(set(api.__all__) - set(dir(api)))\nfrom mtcore.plugin import *\n"
+                         "print(Reader.kind, ReaderSpec.kind, PARTS[0], table.__name__)", environment)
+    assert out.splitlines() == ["set()", "reader reader train table"] and not modules & HEAVY
+
+
+@pytest.mark.parametrize("name", ["Raeder", "interface", "KINDS"])
+def test_other_names_are_not_of_the_plugin_api(name):
+    with pytest.raises(ImportError, match=name):
+        exec(f"from mtcore.plugin import {name}")
 
 
 @pytest.mark.parametrize("module", ["mtcore", "mtcore.plugin", "mtcore.plugin.registry", "mtcore.builtin.hooks"])

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import inspect
-import json
 import os
 from collections import Counter
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import ExperimentError, PluginError, UnknownComponent
 from ..plugin.loader import Plugin, discover, near, normalised
-from ..plugin.registry import Registry, get_registry, resolve_target
 from ..plugin.specs import KINDS, Spec
+from . import settings
 from .table import format_table
+
+if TYPE_CHECKING:
+    from ..plugin.registry import Registry
 
 __all__ = ["info_command", "list_command", "list_plugins_command"]
 
@@ -34,13 +36,13 @@ _ATTRIBUTES = {"reader": ("default_group", "ignored"), "preparer": ("acts_on", "
 @click.option("--causes", metavar="NAME", help="All that is known of one plugin that is not ok, with the traceback.")
 def list_plugins_command(as_json: bool, strict: bool, no_load: bool, causes: str | None) -> None:
     """Plugins: version, state, what each provides, why one is broken."""
-    plugins = shown = discover(load=False) if no_load else get_registry().plugins
+    plugins = shown = discover(load=not no_load)
     if causes:
         shown = [plugin for plugin in plugins if normalised(causes) in (plugin.name, plugin.distribution)]
         if not shown:
             raise UnknownComponent(f"no plugin {causes!r} is installed{near(causes, [plugin.name for plugin in plugins])}")
     if as_json:
-        click.echo(json.dumps([_plugin_json(plugin) for plugin in shown], indent=2))
+        click.echo(_json([_plugin_json(plugin) for plugin in shown]))
     elif causes:
         click.echo("\n\n".join(map(_in_full, shown)))
     else:
@@ -52,6 +54,12 @@ def list_plugins_command(as_json: bool, strict: bool, no_load: bool, causes: str
                           f"see mtcore list-plugins --causes {bad[0].name}")
     if bad and not as_json and not causes:
         click.echo(f"\nmtcore list-plugins --causes {bad[0].name} shows more.")
+
+
+def _json(value: Any) -> str:
+    import json  # a few milliseconds that the tables do without
+
+    return json.dumps(value, indent=2, default=str)
 
 
 def _provides(plugin: Plugin) -> str:
@@ -84,10 +92,10 @@ def _plugin_json(plugin: Plugin) -> dict[str, Any]:
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def list_command(kind: str | None, as_json: bool) -> None:
     """Components by kind, one line each. KIND is for instance readers or trunk; default: all."""
-    registry = get_registry()
+    registry = settings().registry()
     found = registry.specs(_PLURALS.get(kind, kind))
     if as_json:
-        click.echo(json.dumps([{"kind": spec.kind, **vars(spec), "name": full} for full, spec in found], indent=2))
+        click.echo(_json([{"kind": spec.kind, **vars(spec), "name": full} for full, spec in found]))
         return
     found = sorted(found, key=lambda pair: (list(KINDS).index(pair[1].kind), pair[0].partition(".")[0] != "core", pair[0]))
     click.echo(format_table([(spec.kind, full, spec.summary) for full, spec in found], ("kind", "name", "summary")))
@@ -102,13 +110,13 @@ def list_command(kind: str | None, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def info_command(name: str, root: Path | None, as_json: bool) -> None:
     """One component: parameters, tasks, licence, layout. NAME is a name or, where several kinds have it, KIND:NAME."""
-    registry = get_registry()
+    registry = settings().registry()
     kind, colon, rest = name.partition(":")
     full, spec = registry.find(_PLURALS.get(kind, kind), rest) if colon else registry.find(None, name)
     if root is not None and spec.kind != "reader":
         raise ExperimentError(f"--root is a dataset's folder, but {full} is a {spec.kind}")
     told = _told(registry, full, spec, root)
-    click.echo(json.dumps(told, indent=2, default=str) if as_json else _told_as_text(told))
+    click.echo(_json(told) if as_json else _told_as_text(told))
 
 
 def _told(registry: Registry, full: str, spec: Spec, root: Path | None) -> dict[str, Any]:
@@ -146,6 +154,8 @@ def _dataset(reader: Any, full: str, spec: Spec, root: Path | None) -> dict[str,
 
     with tempfile.TemporaryDirectory() if root is None else nullcontext(root) as folder:
         if root is None:
+            from ..plugin.registry import resolve_target
+
             try:
                 resolve_target(spec.example)(Path(folder))
             except Exception as error:

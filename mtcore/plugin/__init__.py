@@ -14,23 +14,46 @@ A plugin is a distribution with one entry point in the group `mtcore`, which nam
         yield ReaderSpec("calls", "mtcore_birds.reader:Calls", "Bird calls, 30 sites")
 """
 
-from ..clip import PARTS, Clip, File, Lazy
-from ..errors import ClipError, DataError, ExperimentError, MtcoreError, ParameterError, PluginError, TrainingError
-from ..task import Event, Task
-from .helpers import scan, table
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from .hookspecs import hookimpl
-from .interfaces import (Axis, Balancer, Balancing, Batch, Component, Context, DatasetInfo, Download, Extractor, Head, Loss, Measure,
-                         Metric, Moved, Named, Output, Predictions, Prepared, Preparer, Reader, Reporter, Reporting, Representation,
-                         RepresentationShape, Sampler, SamplerIndex, Statistics, Step, Sums, Trainer, Trunk)
-from .params import param
-from .specs import (BalancerSpec, ExtractorSpec, HeadSpec, LossSpec, MetricSpec, PreparerSpec, ReaderSpec, ReporterSpec,
+from .specs import (BalancerSpec, Example, ExtractorSpec, HeadSpec, LossSpec, MetricSpec, PreparerSpec, ReaderSpec, ReporterSpec,
                     SamplerSpec, Spec, TrainerSpec, TrunkSpec)
+
+if TYPE_CHECKING:
+    from ..clip import PARTS, Clip, File, Lazy
+    from ..errors import ClipError, DataError, ExperimentError, MtcoreError, ParameterError, PluginError, TrainingError
+    from ..task import Event, Task
+    from .helpers import scan, table
+    from .interfaces import (Axis, Balancer, Balancing, Batch, Component, Context, DatasetInfo, Download, Extractor, Head, Loss,
+                             Measure, Metric, Moved, Named, Output, Predictions, Prepared, Preparer, Reader, Reporter, Reporting,
+                             Representation, RepresentationShape, Sampler, SamplerIndex, Statistics, Step, Sums, Trainer, Trunk)
+    from .params import param
 
 __all__ = [
     "PARTS", "Axis", "Balancer", "BalancerSpec", "Balancing", "Batch", "Clip", "ClipError", "Component", "Context", "DataError",
-    "DatasetInfo", "Download", "Event", "ExperimentError", "Extractor", "ExtractorSpec", "File", "Head", "HeadSpec", "Lazy", "Loss",
+    "DatasetInfo", "Download", "Event", "Example", "ExperimentError", "Extractor", "ExtractorSpec", "File", "Head", "HeadSpec", "Lazy", "Loss",
     "LossSpec", "Measure", "Metric", "MetricSpec", "Moved", "MtcoreError", "Named", "Output", "ParameterError", "PluginError",
     "Predictions", "Prepared", "Preparer", "PreparerSpec", "Reader", "ReaderSpec", "Reporter", "ReporterSpec", "Reporting",
     "Representation", "RepresentationShape", "Sampler", "SamplerIndex", "SamplerSpec", "Spec", "Statistics", "Step", "Sums", "Task",
     "Trainer", "TrainerSpec", "TrainingError", "Trunk", "TrunkSpec", "hookimpl", "param", "scan", "table",
 ]
+
+_LATER = ("..errors", "..clip", "..task", ".params", ".helpers", ".interfaces")
+
+
+def __getattr__(name: str) -> Any:
+    """What hook modules do without is imported on first use: they are imported whenever anything is listed."""
+    if name in __all__:
+        from importlib import import_module
+
+        for module in (import_module(where, __name__) for where in _LATER):
+            if name in module.__all__:
+                return getattr(module, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -14,12 +14,14 @@ The first that applies is a plugin's state. `remark` says "slow" when importing 
 from __future__ import annotations
 
 import contextlib
+import email
 import os
 import re
 import sys
 import time
 import traceback
 from dataclasses import dataclass, field, replace
+from email.message import Message
 from functools import lru_cache
 from importlib import metadata
 from typing import Any, Callable, Iterable, Iterator
@@ -113,7 +115,7 @@ def _installed() -> Iterator[Plugin]:
         try:
             if not _OWN_GROUP.search(candidate.read_text("entry_points.txt") or ""):
                 continue
-            name = normalised(candidate.metadata["Name"])
+            name = normalised(_headers(candidate)["Name"])
             if name in seen:
                 continue
             seen.add(name)
@@ -128,10 +130,16 @@ def _installed() -> Iterator[Plugin]:
 def _plugin(name: str, distribution: metadata.Distribution) -> Iterator[Plugin]:
     entries = tuple(distribution.entry_points.select(group=GROUP))
     if entries:
-        known = distribution.metadata  # parsed at each access
+        known = _headers(distribution)
         requires = known.get_all("Requires-Dist") or distribution.requires or ()
         yield Plugin("core" if name == "mtcore" else name.removeprefix("mtcore-"), name, known["Version"] or "", "found",
                      entries=entries, requires=tuple(requires))
+
+
+def _headers(distribution: metadata.Distribution) -> Message:
+    """`Distribution.metadata` parses the description too, which is long."""
+    text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
+    return email.message_from_string(text.partition("\n\n")[0])
 
 
 def _judged(plugin: Plugin, blocked: set[str], only: set[str]) -> Plugin:
