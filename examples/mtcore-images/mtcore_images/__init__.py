@@ -1,0 +1,1 @@
+"""mtcore plugin `images`: handwritten digits, pictures as arrays, and sound made into pictures."""
