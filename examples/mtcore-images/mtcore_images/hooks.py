@@ -16,4 +16,5 @@ def mtcore_register_preparers():
 
 @hookimpl
 def mtcore_register_extractors():
-    yield ExtractorSpec("pixels", "mtcore_images.pixels:Pixels", "Pictures as they are, or of one size by areas")
+    yield ExtractorSpec("pixels", "mtcore_images.pixels:Pixels", "Pictures as they are, or of one size by areas",
+                        example="mtcore_images.example:pictures")

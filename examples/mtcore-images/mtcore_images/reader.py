@@ -48,6 +48,7 @@ class Digits(Reader):
         citation="E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits (1998), https://doi.org/10.24432/C50P49",
     )
     default_group = "sheet"
+    generated = True  # nothing lies below the root, which need not exist
 
     def tasks(self, root):
         return [Task.multiclass("digit", map(str, range(10))), Task.regression("ink", unit="pixels")]
