@@ -181,7 +181,8 @@ class Run:
                                  "higher_is_better": setup.primary[name][1],
                                  "report": config.tasks[name].report if name in config.tasks else True} for name, task in data.tasks.items()},
                 "datasets": [d.name for d in data.datasets], "clips": {part: len(data.clips(part)) for part in PARTS}, "digests": digests,
-                "versions": versions(), "threads": config.train.threads, "parameters": sum(p.numel() for p in model.parameters())}
+                "versions": versions(self.experiment.registry), "threads": config.train.threads,
+                "parameters": sum(p.numel() for p in model.parameters())}
 
 
 @dataclass
@@ -423,9 +424,7 @@ class _Memory:
         return None
 
 
-def versions() -> dict[str, str]:
-    """Of Python and of every distribution that bears on figures."""
-    found = {"python": platform.python_version()}
-    for name in ("mtcore", "torch", "numpy", "soundfile", "scikit-learn"):
-        found[name] = importlib.metadata.version(name)
-    return found | {d.name: d.version for d in importlib.metadata.distributions() if d.name and d.name.startswith("mtcore-")}
+def versions(registry: Registry) -> dict[str, str]:
+    """Of Python and of every distribution that bears on figures: plugins that are well, none that is merely installed."""
+    found = {name: importlib.metadata.version(name) for name in ("torch", "numpy", "soundfile", "scikit-learn")}
+    return {"python": platform.python_version(), **found} | {p.distribution: p.version for p in registry.plugins if p.loaded}
