@@ -52,6 +52,7 @@ PARTS = """
         quality: str = param("A", help="worst quality", choices=("A", "B"))
 
         def tasks(self, root):
+            print("said by a component")
             return [Task.multiclass("species", sorted({row["species"] for row in table(root / "index.csv")})),
                     Task.regression("height", "m")]
 
@@ -171,6 +172,7 @@ def test_info_of_a_reader_is_of_its_example(site):
         assert part in text
     told = json.loads(run("info", "calls", "--json").stdout)
     assert told["dataset"]["tasks"][0] == {"name": "species", "kind": "multiclass", "labels": ["barn", "tawny"], "unit": ""}
+    assert "said by a component" in run("info", "calls", "--json").stderr
     assert told["parameters"][0]["choices"] == ["A", "B"] and told["downloads"][0]["size"] == 12
 
 

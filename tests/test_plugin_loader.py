@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from packaging.requirements import Requirement
 
-from mtcore.plugin.loader import discover, plainly_fits
+from mtcore.plugin.loader import MOST, discover, plainly_fits
 
 GOOD = """
     from mtcore.plugin import ReaderSpec, TrunkSpec, hookimpl
@@ -135,6 +135,22 @@ def test_blocking_one_claimant_resolves_a_conflict(install):
         "mtcore-birds": "blocked", "birds": "ok"}
 
 
+def test_two_that_name_one_hook_module_are_a_conflict(install):
+    module = install("mtcore-birds", entries="birds = same_fake")
+    install("mtcore-cats", entries="cats = same_fake")
+    install("mtcore-thief", entries="thief = mtcore.builtin.hooks")
+    assert {name: only(name).state for name in ("birds", "cats", "thief", "core")} == {
+        "birds": "conflict", "cats": "conflict", "thief": "conflict", "core": "ok"}
+    assert "both claim the hook module same_fake" in str(only("cats").cause) and "MTCORE_BLOCK=mtcore-cats" in str(only("cats").cause)
+    assert only("birds", block=["mtcore-cats"]).cause.type == "ModuleNotFoundError" and module not in sys.modules
+
+
+@pytest.mark.parametrize("count, state", [(MOST, "ok"), (MOST + 1, "broken")])
+def test_many_components(install, count, state):
+    install("mtcore-birds", hook(f"yield from (ReaderSpec(f'a{{i}}', 'x:Y') for i in range({count}))"))
+    assert only("birds").state == state
+
+
 @pytest.mark.parametrize("requirement, state", [
     ("mtcore>=99", "incompatible"), ("mtcore (<0.1)", "incompatible"), ("MTCORE[test]>=99", "incompatible"),
     ("mtcore>=0.0.1", "ok"),
@@ -173,6 +189,12 @@ BROKEN = {
     "class as target": (hook("yield ReaderSpec('a', dict)"), "PluginError", "target"),
     "example": (hook("yield ReaderSpec('a', 'x:Y', example='make')"), "PluginError", "example"),
     "revision": (hook("yield ReaderSpec('a', 'x:Y', revision=0)"), "PluginError", "revision"),
+    "name of an enumeration": (hook("yield ReaderSpec(Name.A, 'x:Y')") + "from enum import StrEnum\nName = StrEnum('Name', 'A')",
+                               "PluginError", "a component's name"),
+    "spec of a kind of its own": (hook("yield type('Own', (ReaderSpec,), {'kind': 'own'})('a', 'x:Y')"), "PluginError", "ReaderSpec"),
+    "message fails": ("class Mute(Exception):\n    def __str__(self): raise OSError\nraise Mute", "Mute", "cannot be shown"),
+    "recursion": ("def deep(): deep()\ndeep()", "RecursionError", ""),
+    "exception of no kind": ("class Stop(BaseException): pass\nraise Stop('now')", "Stop", "now"),
     "summary of two lines": (hook("yield ReaderSpec('a', 'x:Y', 'one\\ntwo')"), "PluginError", "summary"),
 }
 

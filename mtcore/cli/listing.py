@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import os
+import sys
 from collections import Counter
-from contextlib import nullcontext
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,7 +116,8 @@ def info_command(name: str, root: Path | None, as_json: bool) -> None:
     full, spec = registry.find(_PLURALS.get(kind, kind), rest) if colon else registry.find(None, name)
     if root is not None and spec.kind != "reader":
         raise ExperimentError(f"--root is a dataset's folder, but {full} is a {spec.kind}")
-    told = _told(registry, full, spec, root)
+    with redirect_stdout(sys.stderr):  # what a component prints must not end up in --json
+        told = _told(registry, full, spec, root)
     click.echo(_json(told) if as_json else _told_as_text(told))
 
 

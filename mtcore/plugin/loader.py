@@ -2,7 +2,7 @@
 
 `blocked`       named by --block or MTCORE_BLOCK, or absent from MTCORE_PLUGINS; not imported
 `misnamed`      the entry point is not called as the plugin must be; not imported
-`conflict`      two distributions claim one plugin name; neither is imported
+`conflict`      two distributions claim one plugin name, or name one hook module; neither is imported
 `incompatible`  its requirement on mtcore excludes this core; not imported
 `broken`        importing it or calling its hooks failed, or a spec is not as it must be; none of its components exists
 `ok`            its components can be used
@@ -37,6 +37,8 @@ __all__ = ["Cause", "Plugin", "discover", "near", "normalised", "plainly_fits"]
 GROUP = "mtcore"
 SLOW = 0.1
 """seconds"""
+MOST = 10_000
+"""components of one plugin; a generator that never ends must not end the listing"""
 
 _OWN_GROUP = re.compile(r"^\s*\[\s*mtcore\s*\]", re.MULTILINE)
 _BOUND = re.compile(r"(>=|<)\s*(\d+(?:\.\d+)*)")
@@ -95,11 +97,12 @@ def discover(block: Iterable[str] = (), load: bool = True) -> list[Plugin]:
     claims: dict[str, list[Plugin]] = {}
     for plugin in plugins:
         if plugin.state == "found":
-            claims.setdefault(plugin.name, []).append(plugin)
+            for claim, _ in _claimed(plugin):
+                claims.setdefault(claim, []).append(plugin)
     done = []
     for plugin in plugins:
         if plugin.state == "found":
-            plugin = _conflicting(plugin, claims[plugin.name]) or _incompatible(plugin) or (_loaded(plugin) if load else plugin)
+            plugin = _conflicting(plugin, claims) or _incompatible(plugin) or (_loaded(plugin) if load else plugin)
         done.append(plugin)
     return sorted(done, key=lambda plugin: (plugin.name != "core", plugin.name, plugin.distribution))
 
@@ -161,12 +164,20 @@ def _judged(plugin: Plugin, blocked: set[str], only: set[str]) -> Plugin:
     return plugin
 
 
-def _conflicting(plugin: Plugin, claims: list[Plugin]) -> Plugin | None:
-    if len(claims) == 1:
+def _claimed(plugin: Plugin) -> list[tuple[str, str]]:
+    """What one distribution alone may have, and what to block where two have it."""
+    module = plugin.entries[0].value
+    return [(f"the name {plugin.name}", f"mtcore-{plugin.name}"), (f"the hook module {module}", plugin.distribution)]
+
+
+def _conflicting(plugin: Plugin, claims: dict[str, list[Plugin]]) -> Plugin | None:
+    twice = [(claim, block) for claim, block in _claimed(plugin) if len(claims[claim]) > 1]
+    if not twice or plugin.name == "core":  # whoever names the core's hook module must not harm it
         return None
-    which = " and ".join(f"{claim.distribution} {claim.version}" for claim in claims)
-    return plugin.because("conflict", f"{which} both claim the name {plugin.name}; uninstall one, or block it by its "
-                                      f"distribution's name: MTCORE_BLOCK=mtcore-{plugin.name}")
+    claim, block = twice[0]
+    which = " and ".join(f"{claimant.distribution} {claimant.version}" for claimant in claims[claim])
+    return plugin.because("conflict", f"{which} both claim {claim}; uninstall one, or block it by its distribution's name: "
+                                      f"MTCORE_BLOCK={block}")
 
 
 def _incompatible(plugin: Plugin) -> Plugin | None:
@@ -211,14 +222,18 @@ def _loaded(plugin: Plugin) -> Plugin:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # SystemExit too
-        message = str(error) or "no message"
-        if isinstance(error, SystemExit):
-            message = f"sys.exit({error.code!r}) while it was loaded"
-        plugin = plugin.because("broken", message, type(error).__name__, traceback.format_exc())
+        plugin = plugin.because("broken", _message(error), type(error).__name__, traceback.format_exc())
     else:
         plugin = replace(plugin, state="ok", specs=specs)
     seconds = time.perf_counter() - start
     return replace(plugin, seconds=seconds, remark=f"slow: {seconds * 1000:.0f} ms" if seconds > SLOW else "")
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return f"sys.exit({error.code!r}) while it was loaded" if isinstance(error, SystemExit) else str(error) or "no message"
+    except Exception as another:  # a faulty __str__
+        return f"a message that cannot be shown ({type(another).__name__})"
 
 
 def _specs(name: str, load: Callable[[], Any]) -> Iterator[Spec]:
@@ -236,6 +251,8 @@ def _specs(name: str, load: Callable[[], Any]) -> Iterator[Spec]:
             if (kind, spec.name) in seen:
                 raise PluginError(f"{caller.name}: two {kind}s are called {spec.name!r}; names are unique per kind")
             seen.add((kind, spec.name))
+            if len(seen) > MOST:
+                raise PluginError(f"{caller.name}: expected at most {MOST} components of one plugin, and it yields more")
             yield spec
 
 
@@ -273,15 +290,15 @@ def near(name: str, names: Iterable[str]) -> str:
 
 def _check_spec(spec: Any, kind: str, hook: str) -> None:
     wanted = KINDS[kind]
-    if not isinstance(spec, wanted):
+    if type(spec) is not wanted:  # a subclass might be of another kind
         raise PluginError(f"{hook}: expected {wanted.__name__}, found {spec!r}")
-    if not isinstance(spec.name, str) or not _COMPONENT.fullmatch(spec.name):
+    if type(spec.name) is not str or not _COMPONENT.fullmatch(spec.name):  # an enumeration's member is shown as something else
         raise PluginError(f"{hook}: a component's name is lower-case letters, digits and _, a letter first; found {spec.name!r}")
     for key in ("target", "example"):
         value = getattr(spec, key)
-        if not (key == "example" and value is None) and not (isinstance(value, str) and _TARGET.fullmatch(value)):
+        if not (key == "example" and value is None) and not (type(value) is str and _TARGET.fullmatch(value)):
             raise PluginError(f"{hook}: {spec.name}: expected {key} as \"package.module:name\", found {value!r}")
-    if not isinstance(spec.summary, str) or "\n" in spec.summary:
+    if type(spec.summary) is not str or "\n" in spec.summary:
         raise PluginError(f"{hook}: {spec.name}: expected a summary in one line, found {spec.summary!r}")
     if type(spec.revision) is not int or spec.revision < 1:
         raise PluginError(f"{hook}: {spec.name}: expected a revision of 1 or more, found {spec.revision!r}")
