@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ["errors", "clip", "task", "progress", "streams", "plugin", "runfolder", "reading", "extracting", "preparing",
-         "reporting", "training", "experiment", "cli", "testing"]
+         "reporting", "training", "experiment", "testing", "cli"]
 """A room may import those before it in this list and itself. A run folder gives back the API's `Predictions`, so it lies below
 plugin."""
 MOST = 6000

@@ -1,10 +1,12 @@
-"""Miniatures for the core's own readers: what the conformance kit and `mtcore demo READER` read."""
+"""What the conformance kit tries the core's own components on, and `mtcore demo READER` reads."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["make_csv", "make_folders", "make_nothing"]
+from mtcore.plugin import Example
+
+__all__ = ["crop_or_pad", "make_csv", "make_folders", "make_nothing"]
 
 
 def _write(path: Path, frequency: float, seconds: float = 0.5, rate: int = 8000) -> None:
@@ -17,7 +19,7 @@ def _write(path: Path, frequency: float, seconds: float = 0.5, rate: int = 8000)
 
 def make_csv(root: Path) -> None:
     """24 tones of two instruments, three takes each, listed in index.csv."""
-    lines = ["path,start,stop,instrument,pitch,group:take"]
+    lines = ["path,start,stop,instrument,pitch,group"]
     for number in range(24):
         name = f"audio/tone {number:02}.wav"
         _write(root / name, 220 + 40 * number)
@@ -34,3 +36,8 @@ def make_folders(root: Path) -> None:
 def make_nothing(root: Path) -> None:
     """Generated sound lies nowhere."""
     root.mkdir(parents=True, exist_ok=True)
+
+
+def crop_or_pad(root: Path) -> Example:
+    """A length that is longer than some of the kit's arrays and shorter than others."""
+    return Example(parameters={"length": "1.05s"}, others={"length": "median"})

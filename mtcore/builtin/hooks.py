@@ -19,7 +19,8 @@ def mtcore_register_readers():
 @hookimpl
 def mtcore_register_preparers():
     yield PreparerSpec("mono", "mtcore.builtin.preparers:Mono", "Mean of the channels")
-    yield PreparerSpec("crop_or_pad", "mtcore.builtin.preparers:CropOrPad", "One length for all: frames, seconds, or a fitted one")
+    yield PreparerSpec("crop_or_pad", "mtcore.builtin.preparers:CropOrPad", "One length for all: frames, seconds, or a fitted one",
+                       example="mtcore.builtin.examples:crop_or_pad")
     yield PreparerSpec("standardize", "mtcore.builtin.preparers:Standardize", "Zero mean and unit deviation per bin, cell or all")
 
 

@@ -24,7 +24,7 @@ from .loader import Plugin, discover, near
 from .params import STEP_KEYS
 from .specs import KINDS, Spec
 
-__all__ = ["ModuleLoss", "Registry", "get_registry", "resolve_target"]
+__all__ = ["ModuleLoss", "Registry", "check_class", "get_registry", "resolve_target"]
 
 _BASES: dict[str, type[Component]] = {kind: getattr(interfaces, kind.capitalize()) for kind in KINDS}
 
@@ -111,7 +111,7 @@ class Registry:
             try:
                 cls = resolve_target(name, search)
                 if not ("loss" in kinds and _is_module(cls)):
-                    _check_class(cls, kinds)
+                    check_class(cls, kinds)
             except PluginError as error:  # the file names it, so the file is wrong
                 raise ExperimentError(f"{name}: {error}") from error.__cause__
             return name, 1, cls
@@ -119,7 +119,7 @@ class Registry:
         plugin = next(plugin for plugin in self.plugins if plugin.loaded and plugin.name == full.partition(".")[0])
         try:
             cls = resolve_target(spec.target)
-            _check_class(cls, (spec.kind,))
+            check_class(cls, (spec.kind,))
         except PluginError as error:
             raise PluginError(f"{spec.kind} {full}: {error}\n{plugin}; see mtcore info {full} --traceback") from error.__cause__
         return full, spec.revision, cls
@@ -208,7 +208,7 @@ def _not_well(plugin: Plugin) -> str:
     return f"{plugin} is {plugin.state}: {plugin.cause}; see mtcore list-plugins --causes {plugin.name}"
 
 
-def _check_class(cls: Any, kinds: Sequence[str]) -> None:
+def check_class(cls: Any, kinds: Sequence[str]) -> None:
     """`PluginError` unless this can be a component of one of these kinds."""
     from .building import parameters_of  # msgspec; listing does without
 

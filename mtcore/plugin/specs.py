@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Mapping
 
-__all__ = ["KINDS", "BalancerSpec", "ExtractorSpec", "HeadSpec", "LossSpec", "MetricSpec", "PreparerSpec", "ReaderSpec",
+__all__ = ["KINDS", "BalancerSpec", "Example", "ExtractorSpec", "HeadSpec", "LossSpec", "MetricSpec", "PreparerSpec", "ReaderSpec",
            "ReporterSpec", "SamplerSpec", "Spec", "TrainerSpec", "TrunkSpec"]
 
 
@@ -17,7 +17,7 @@ class Spec:
     target    "package.module:Class", imported only when a run or `mtcore info` needs it
     summary   one line for listings
     example   "package.module:function", a function `make(root)` that builds what the conformance kit and `mtcore demo`
-              need: for a reader a miniature of the real layout below `root`
+              need: for a reader a miniature of the real layout below `root`. It may return an `Example`
     revision  raised whenever the component's output changes for the same input and parameters; part of stores' keys
     """
 
@@ -28,6 +28,24 @@ class Spec:
     summary: str = ""
     example: str | None = None
     revision: int = 1
+
+
+@dataclass(frozen=True)
+class Example:
+    """What a spec's example may return: how the conformance kit is to try the component.
+
+    parameters  what it is built with; those without a default must be here
+    others      by parameter: another valid value, where the kit finds none by itself
+    arrays      of an extractor or preparer: two or more arrays as it meets them; default: the kit's own sound or features
+    rate        in Hz, of `arrays` that are signals
+    axis        of `arrays` that are features with a time axis
+    """
+
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    others: Mapping[str, Any] = field(default_factory=dict)
+    arrays: tuple[Any, ...] = ()
+    rate: float | None = None
+    axis: Any = None
 
 
 class ReaderSpec(Spec):
