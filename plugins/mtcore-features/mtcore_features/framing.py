@@ -24,6 +24,21 @@ class Lengths(NamedTuple):
     fft: int
 
 
+def known(rate: float | None) -> float:
+    """The rate; `ParameterError` where there is none."""
+    if not rate:
+        raise ParameterError("expected sound with a sampling rate, found arrays without; use an extractor such as waveform")
+    return rate
+
+
+def check_length(x: np.ndarray, least: int, rate: float, what: str = "one frame",
+                 instead: str = " or take a shorter frame") -> None:
+    """Raise `ClipError` unless the sound has at least `least` samples."""
+    if x.shape[-1] < least:
+        raise ClipError(f"too short for {what}: expected at least {least} samples ({least / rate:g} s at {rate:g} Hz), found "
+                        f"{x.shape[-1]}; leave the clip out, pad it (crop_or_pad as a signal step){instead}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Framed(Extractor):
     """An extractor that cuts sound into frames."""
@@ -34,8 +49,7 @@ class Framed(Extractor):
 
     def lengths(self, rate: float | None) -> Lengths:
         """Frame, hop and FFT in samples at `rate`; halves are rounded up."""
-        if not rate:
-            raise ParameterError("expected sound with a sampling rate, found arrays without; use an extractor such as waveform")
+        rate = known(rate)
         frame, hop = (int(seconds * rate + 0.5) for seconds in (self.frame, self.hop))
         if frame < 2 or hop < 1:
             raise ParameterError("expected a frame of at least 2 samples and a hop of at least 1; found "
@@ -47,12 +61,6 @@ class Framed(Extractor):
                                  f"found fft = {fft}; leave fft out, or set it to {frame} or more, or frame to {fft / rate:g} s "
                                  "or less")
         return Lengths(frame, hop, fft)
-
-    def check(self, x: np.ndarray, least: int, rate: float, what: str = "one frame") -> None:
-        """Raise `ClipError` unless the sound has at least `least` samples."""
-        if x.shape[-1] < least:
-            raise ClipError(f"too short for {what}: expected at least {least} samples ({least / rate:g} s at {rate:g} Hz), found "
-                            f"{x.shape[-1]}; leave the clip out, pad it (crop_or_pad as a signal step) or take a shorter frame")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,8 @@ def mtcore_register_preparers():
     yield PreparerSpec("cut", "mtcore_features.signal:Cut", "A stretch of so many seconds, by default the beginning")
     yield PreparerSpec("window", "mtcore_features.steps:Window", "Several windows of one length per clip, overlapping or not")
     yield PreparerSpec("summary", "mtcore_features.steps:Summary", "Statistics over the frames")
+    yield PreparerSpec("decibels", "mtcore_features.steps:Decibels", "Powers or magnitudes in dB")
+    yield PreparerSpec("pcen", "mtcore_features.steps:Pcen", "Per-channel energy normalisation, for mel and other powers")
     yield PreparerSpec("minmax", "mtcore_features.steps:MinMax", "Training range to 0 … 1 per bin, cell or all")
 
 
@@ -22,3 +24,6 @@ def mtcore_register_extractors():
     yield ExtractorSpec("mfcc", "mtcore_features.spectral:Mfcc", "Mel-frequency cepstral coefficients, with deltas if asked")
     yield ExtractorSpec("logbank", "mtcore_features.logbank:Logbank", "Log filter bank energies of speech recognition")
     yield ExtractorSpec("logbank_summary", "mtcore_features.logbank:LogbankSummary", "Seven statistics of each log energy")
+    yield ExtractorSpec("gammatone", "mtcore_features.gammatone:Gammatone", "Power in gammatone filters")
+    yield ExtractorSpec("cqt", "mtcore_features.music:Cqt", "Constant-Q or variable-Q transform, magnitudes")
+    yield ExtractorSpec("chroma", "mtcore_features.music:Chroma", "Power per pitch class")

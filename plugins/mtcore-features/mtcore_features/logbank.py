@@ -9,7 +9,7 @@ import numpy as np
 
 from mtcore.plugin import Axis, param
 
-from .framing import Filters, power, spectra
+from .framing import Filters, check_length, power, spectra
 from .statistics import statistics
 
 SILENCE = float(np.finfo(np.float64).eps)  # energy that exact silence counts as
@@ -37,7 +37,7 @@ class Logbank(Filters):
         window = np.ones(frame, np.float32)
 
         def logbank(x: np.ndarray) -> np.ndarray:
-            self.check(x, frame, rate)
+            check_length(x, frame, rate)
             emphasised = x.copy()
             emphasised[:, 1:] -= np.float32(self.preemphasis) * x[:, :-1]
             frames = 1 - (frame - x.shape[-1]) // hop

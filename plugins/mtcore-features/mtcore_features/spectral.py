@@ -12,7 +12,7 @@ from scipy.fft import dct
 
 from mtcore.plugin import Axis, ParameterError, param
 
-from .framing import Filters, Framed, power, spectra
+from .framing import Filters, Framed, check_length, power, spectra
 
 DECIBEL = 10 / math.log(10)
 FLOOR = 1e-10  # power that silence counts as, -100 dB, as in librosa.power_to_db
@@ -31,7 +31,7 @@ class Centred(Framed):
         before = fft // 2 - (fft - frame) // 2
 
         def extract(x: np.ndarray) -> np.ndarray:
-            self.check(x, frame, rate)
+            check_length(x, frame, rate)
             frames = 1 + (x.shape[-1] - fft % 2) // hop
             out = np.empty((len(x), rows, frames), np.float32)
             for channel, result in zip(x, out):
@@ -100,7 +100,7 @@ class Mfcc(LogMel):
         fits = [polynomials(self.width, order) for order in range(1, self.deltas + 1)]
 
         def mfcc(x: np.ndarray) -> np.ndarray:
-            self.check(x, least, rate, f"deltas over {self.width} frames" if self.deltas else "one frame")
+            check_length(x, least, rate, f"deltas over {self.width} frames" if self.deltas else "one frame")
             cepstra = basis @ logmel(x)
             return np.concatenate([cepstra, *(derivative(cepstra, fit) for fit in fits)], axis=1) if fits else cepstra
 

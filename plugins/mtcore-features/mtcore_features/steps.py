@@ -10,6 +10,7 @@ import numpy as np
 
 from mtcore.plugin import ClipError, Context, ParameterError, Prepared, Preparer, Sums, param
 
+from .spectral import decibels
 from .statistics import STATISTICS, statistics
 
 
@@ -66,6 +67,64 @@ class Summary(Preparer):
         bins = rest[-1] if rest else 1
         return context.then(lambda x, state, rng: statistics(x, self.statistics), axis=None,
                             shape=(*rest[:-1], None if bins is None else len(self.statistics) * bins))
+
+
+def check_powers(x: np.ndarray) -> None:
+    """Raise `ParameterError` if a value is negative."""
+    if (least := x.min()) < 0:
+        raise ParameterError(f"expected powers or magnitudes, which are never negative, found {least:g}; put the step right "
+                             "behind an extractor that gives those, such as mel, gammatone or cqt")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decibels(Preparer):
+    """Powers or magnitudes in dB relative to 1, as librosa.power_to_db and amplitude_to_db; exact silence is -100 dB."""
+
+    acts_on = "feature"
+    of: str = param("power", choices=("power", "magnitude"), help="what the values are: mel and gammatone give power, stft "
+                    "and cqt magnitudes")
+    top_db: float = param(80.0, unit="dB", minimum=0, help="lowest value below the clip's highest; 0: no limit but -100 dB")
+
+    def prepare(self, context: Context) -> Prepared:
+        def apply(x, state, rng):
+            check_powers(x)
+            return decibels(x.copy() if self.of == "power" else x * x, self.top_db)
+
+        return context.then(apply)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pcen(Preparer):
+    """Per-channel energy normalisation (Wang et al. 2017, https://arxiv.org/abs/1607.05666) of powers or magnitudes, as
+    librosa.pcen: S / (eps + M) ** gain, with M the smoothed past of S, then (… + bias) ** power - bias ** power.
+
+    Smoothing runs over the whole clip from its beginning.
+    """
+
+    acts_on = "feature"
+    scale: float = param(2.0 ** 31, minimum=0, help="values are multiplied by it first; the constants are meant for large ones")
+    gain: float = param(0.98, minimum=0, help="exponent of the smoothed past that values are divided by")
+    bias: float = param(2.0, minimum=0, help="added before compression; 0: none")
+    power: float = param(0.5, minimum=0, help="exponent of compression; 0: logarithm")
+    time_constant: float = param(0.4, unit="s", help="of the smoothing")
+    eps: float = param(1e-6, help="added to the smoothed past")
+
+    def prepare(self, context: Context) -> Prepared:
+        if context.axis is None:
+            raise ParameterError(f"expected features with a time axis to normalise, found shape {context.shape} without one")
+        for name in ("scale", "time_constant", "eps"):
+            if getattr(self, name) <= 0:
+                raise ParameterError(f"expected {name} above 0, found {getattr(self, name):g}")
+        from librosa import pcen  # seconds to import
+
+        def apply(x, state, rng):
+            check_powers(x)
+            with np.errstate(divide="ignore"):  # without bias silence passes through log(0)
+                y = pcen(S=x * np.float32(self.scale), sr=1, hop_length=context.axis.hop, gain=self.gain, bias=self.bias,
+                         power=self.power, time_constant=self.time_constant, eps=self.eps)
+            return np.ascontiguousarray(y, np.float32)
+
+        return context.then(apply)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,13 +8,15 @@ import pytest
 import python_speech_features as psf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mtcore_features.gammatone import Gammatone
 from mtcore_features.logbank import Logbank, LogbankSummary
+from mtcore_features.music import Chroma
 from mtcore_features.spectral import LogMel, Mel, Mfcc, Stft
 
 from mtcore.plugin import Axis, ClipError, ParameterError
 
 RATES = (8000, 16000, 44100, 48000)
-ALL = (Stft, Mel, LogMel, Mfcc, Logbank, LogbankSummary)
+ALL = (Stft, Mel, LogMel, Mfcc, Gammatone, Chroma, Logbank, LogbankSummary)
 
 
 def sound(rate, seconds=1.5, channels=2):
@@ -106,7 +108,7 @@ def test_frames_are_those_of_the_reference_at_every_length(extra, rate, kind):
 
 
 @pytest.mark.parametrize("rate", RATES)
-@pytest.mark.parametrize("kind", (Stft, Mel, Logbank))
+@pytest.mark.parametrize("kind", (Stft, Mel, Gammatone, Logbank))
 @pytest.mark.parametrize("seconds", (0.2, 0.317, 0.733))
 def test_a_click_appears_where_the_axis_says(kind, rate, seconds):
     e = kind()
@@ -127,7 +129,8 @@ def test_the_axis_of_every_extractor():
 
 
 CHANGES = {"frame": 0.05, "hop": 0.02, "fft": 4096, "filters": 30, "fmin": 200.0, "fmax": 3000.0, "preemphasis": 0.5,
-           "top_db": 20.0, "coefficients": 12, "deltas": 1, "width": 7}
+           "top_db": 20.0, "coefficients": 12, "deltas": 1, "width": 7, "bins": 24,
+           "tuning": 0.3}
 
 
 @pytest.mark.parametrize("kind", ALL)
