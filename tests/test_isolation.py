@@ -45,7 +45,7 @@ class Calls(Reader):
 
 def hook(*lines: str, before: str = "") -> str:
     body = "".join(f"    {line}\n" for line in lines)
-    return f"from mtcore.plugin import ReaderSpec, TrunkSpec, hookimpl\n{before}\n@hookimpl\ndef mtcore_register_readers():\n{body}"
+    return f"from mtcore.plugin import ReaderSpec, hookimpl\n{before}\n@hookimpl\ndef mtcore_register_readers():\n{body}"
 
 
 BROKEN = {
@@ -82,7 +82,7 @@ sys.path.append("/nowhere")
 {WELL}"""
 FOREIGN = hook("yield ReaderSpec('calls', 'x:Y', 'V\\u00f6gel \\u9ce5 \\ud800')")
 
-STATES = {"core": "ok", "larks": "ok", "noisy": "ok", "foreign": "ok", "warns": "ok", "doves": "ok", "geese": "ok", "snails": "ok",
+STATES = {**dict.fromkeys(("core", "larks", "noisy", "foreign", "warns", "doves", "geese", "snails"), "ok"),
           "bats": "blocked", "moths": "misnamed", "newts": "conflict", "toads": "conflict", "frogs": "conflict",
           "thief": "conflict", "ants": "incompatible", **dict.fromkeys(BROKEN, "broken")}
 

@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PARTS", "Axis", "Balancer", "BalancerSpec", "Balancing", "Batch", "Clip", "ClipError", "Component", "Context", "DataError",
-    "DatasetInfo", "Download", "Event", "Example", "ExperimentError", "Extractor", "ExtractorSpec", "File", "Head", "HeadSpec", "Lazy", "Loss",
-    "LossSpec", "Measure", "Metric", "MetricSpec", "Moved", "MtcoreError", "Named", "Output", "ParameterError", "PluginError",
-    "Predictions", "Prepared", "Preparer", "PreparerSpec", "Reader", "ReaderSpec", "Reporter", "ReporterSpec", "Reporting",
-    "Representation", "RepresentationShape", "Sampler", "SamplerIndex", "SamplerSpec", "Spec", "Statistics", "Step", "Sums", "Task",
-    "Trainer", "TrainerSpec", "TrainingError", "Trunk", "TrunkSpec", "hookimpl", "param", "scan", "table",
+    "DatasetInfo", "Download", "Event", "Example", "ExperimentError", "Extractor", "ExtractorSpec", "File", "Head", "HeadSpec",
+    "Lazy", "Loss", "LossSpec", "Measure", "Metric", "MetricSpec", "Moved", "MtcoreError", "Named", "Output", "ParameterError",
+    "PluginError", "Predictions", "Prepared", "Preparer", "PreparerSpec", "Reader", "ReaderSpec", "Reporter", "ReporterSpec",
+    "Reporting", "Representation", "RepresentationShape", "Sampler", "SamplerIndex", "SamplerSpec", "Spec", "Statistics", "Step",
+    "Sums", "Task", "Trainer", "TrainerSpec", "TrainingError", "Trunk", "TrunkSpec", "hookimpl", "param", "scan", "table",
 ]
 
 _LATER = ("..errors", "..clip", "..task", ".params", ".helpers", ".interfaces")
