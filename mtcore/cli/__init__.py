@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "list-plugins": ("mtcore.cli.listing:list_plugins_command", "Plugins: version, state, what each provides, what is wrong."),
     "list": ("mtcore.cli.listing:list_command", "Components by kind, one line each."),
     "info": ("mtcore.cli.listing:info_command", "One component: parameters, tasks, licence, layout."),
+    "new-plugin": ("mtcore.cli.plugins:new_plugin_command", "A plugin project that installs, passes its tests and is listed."),
     "check-plugin": ("mtcore.cli.plugins:check_plugin_command", "The conformance kit against an installed plugin."),
     "check": ("mtcore.cli.experiment:check_command", "Everything that can go wrong with an experiment, before hours are spent."),
     "extract": ("mtcore.cli.experiment:extract_command", "Fill the feature stores of an experiment."),

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+from pathlib import Path
 
 import click
 
-from ..errors import PluginError
+from ..errors import ExperimentError, PluginError
+
+TEMPLATES = Path(__file__).parent / "templates"
+COMPONENTS = {"reader": ("recordings", "reader", "Recordings of the dataset {}"), "extractor": ("level", "extractor", "Level of frames in dB"),
+              "preparer": ("peak", "preparer", "Scales to the largest magnitude of the training clips")}
+"""By kind: the component's name, its module and what it is."""
 
 
 @click.command("check-plugin")
@@ -29,3 +36,47 @@ def check_plugin_command(name: str, as_json: bool) -> None:
         raise PluginError(f"{name} fails {len(failed)} of {len(outcomes)} checks: {', '.join(failed)}")
     if not as_json:
         click.echo(f"{name}: all {len(outcomes)} checks passed")
+
+
+@click.command("new-plugin")
+@click.argument("name")
+@click.option("--kind", type=click.Choice(list(COMPONENTS)), default="reader", show_default=True, help="What its first component is.")
+@click.option("--to", "parent", type=click.Path(file_okay=False, path_type=Path), default=".", metavar="DIR", show_default="here",
+              help="Folder in which the project's folder is made.")
+def new_plugin_command(name: str, kind: str, parent: Path) -> None:
+    """A plugin project that installs, is listed and passes its tests. NAME is the plugin's or, with mtcore- before it, the
+    distribution's."""
+    plugin = re.sub(r"[-_. ]+", "-", name.strip()).lower().removeprefix("mtcore-")
+    if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", plugin) or plugin in ("core", "mtcore"):
+        raise ExperimentError(f"expected a name of letters, digits and -, a letter first, other than core; found {name!r}")
+    folder = parent / f"mtcore-{plugin}"
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ExperimentError(f"{folder}: expected nothing there, or an empty folder; take another name or another --to")
+    written = _render(folder, plugin, kind)
+    click.echo("\n".join(f"{folder / path}" for path in written))
+    click.echo(f"\nnext:\n  pip install -e \"{folder}[test]\"\n  mtcore check-plugin {plugin}\n  pytest {folder}\n"
+               f"{folder / 'README.md'} says what to write where, and how to publish it.")
+
+
+def _render(folder: Path, plugin: str, kind: str) -> list[Path]:
+    """Write the project; paths relative to its folder, in order."""
+    import datetime
+    from importlib import metadata
+
+    component, module, summary = COMPONENTS[kind]
+    major, minor = metadata.version("mtcore").split(".")[:2]
+    following = f"0.{int(minor) + 1}" if major == "0" else str(int(major) + 1)
+    words = {"plugin": plugin, "distribution": f"mtcore-{plugin}", "package": f"mtcore_{plugin.replace('-', '_')}", "module": module,
+             "component": component, "summary": summary.format(plugin), "bounds": f">={major}.{minor},<{following}",
+             "year": str(datetime.date.today().year),
+             "needs": "" if kind == "reader" else ', "numpy>=1.26"'}
+    written = []
+    for part in ("common", kind):
+        for template in sorted(path for path in (TEMPLATES / part).rglob("*.tmpl") if path.is_file()):
+            relative = Path(*(words["package"] if name == "package" else name for name in template.relative_to(TEMPLATES / part).parts))
+            target = folder / relative.with_name(relative.name.removesuffix(".tmpl"))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            text = re.sub(r"@([a-z]+)@", lambda found: words[found[1]], template.read_text(encoding="utf-8"))
+            target.write_text(text, encoding="utf-8")
+            written.append(target.relative_to(folder))
+    return sorted(written)
