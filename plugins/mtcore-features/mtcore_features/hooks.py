@@ -5,11 +5,13 @@ from mtcore.plugin import ExtractorSpec, PreparerSpec, hookimpl
 
 @hookimpl
 def mtcore_register_preparers():
-    yield PreparerSpec("resample", "mtcore_features.signal:Resample", "Another sampling rate (soxr HQ)")
+    yield PreparerSpec("resample", "mtcore_features.signal:Resample", "Another sampling rate (soxr HQ)",
+                       example="mtcore_features.examples:resample")
     yield PreparerSpec("trim", "mtcore_features.signal:Trim", "Without the silence at both ends")
     yield PreparerSpec("normalise", "mtcore_features.signal:Normalise", "Peak or RMS at a level in dBFS")
     yield PreparerSpec("cut", "mtcore_features.signal:Cut", "A stretch of so many seconds, by default the beginning")
-    yield PreparerSpec("window", "mtcore_features.steps:Window", "Several windows of one length per clip, overlapping or not")
+    yield PreparerSpec("window", "mtcore_features.steps:Window", "Several windows of one length per clip, overlapping or not",
+                       example="mtcore_features.examples:window")
     yield PreparerSpec("summary", "mtcore_features.steps:Summary", "Statistics over the frames")
     yield PreparerSpec("decibels", "mtcore_features.steps:Decibels", "Powers or magnitudes in dB")
     yield PreparerSpec("pcen", "mtcore_features.steps:Pcen", "Per-channel energy normalisation, for mel and other powers")
@@ -27,3 +29,9 @@ def mtcore_register_extractors():
     yield ExtractorSpec("gammatone", "mtcore_features.gammatone:Gammatone", "Power in gammatone filters")
     yield ExtractorSpec("cqt", "mtcore_features.music:Cqt", "Constant-Q or variable-Q transform, magnitudes")
     yield ExtractorSpec("chroma", "mtcore_features.music:Chroma", "Power per pitch class")
+    yield ExtractorSpec("opensmile", "mtcore_features.smile:OpenSmile", "Functionals of openSMILE (extra opensmile)")
+    yield ExtractorSpec("transformers", "mtcore_features.pretrained:Transformers",
+                        "Embeddings by a transformers model on this disk (extra transformers)",
+                        example="mtcore_features.examples:transformers")
+    yield ExtractorSpec("onnx", "mtcore_features.pretrained:Onnx", "An output of a network in an ONNX file (extra onnxruntime)",
+                        example="mtcore_features.examples:onnx")

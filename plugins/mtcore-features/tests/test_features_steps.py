@@ -236,15 +236,15 @@ def test_the_plugin_is_found_and_every_target_is_of_its_kind():
         assert component.kind == spec.kind and component.__doc__ and spec.summary
     assert {spec.name for spec in specs} == {"resample", "trim", "normalise", "cut", "window", "summary", "decibels", "pcen",
                                              "minmax", "stft", "mel", "logmel", "mfcc", "logbank", "logbank_summary", "gammatone",
-                                             "cqt", "chroma"}
+                                             "cqt", "chroma", "opensmile", "transformers", "onnx"}
 
 
 def test_the_hook_module_is_light_and_components_leave_librosa_for_later():
     code = ("import sys, mtcore_features.hooks as h; list(h.mtcore_register_extractors());"
             "assert not {'numpy', 'scipy', 'librosa', 'torch', 'soxr'} & set(sys.modules), 'hooks';"
             "import mtcore_features.spectral, mtcore_features.logbank, mtcore_features.signal, mtcore_features.steps;"
-            "import mtcore_features.gammatone, mtcore_features.music;"
-            "assert not {'librosa', 'scipy.signal', 'torch', 'soxr', 'sklearn'}"
+            "import mtcore_features.gammatone, mtcore_features.music, mtcore_features.smile, mtcore_features.pretrained;"
+            "assert not {'librosa', 'scipy.signal', 'torch', 'soxr', 'sklearn', 'opensmile', 'transformers', 'onnxruntime'}"
             " & set(sys.modules), 'components'")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
