@@ -52,8 +52,10 @@ def test_mono_is_the_mean_of_the_channels():
     for channels in (2, 3):
         assert np.allclose(run(Mono(), x[:channels], 8000)[0], x[:channels].mean(0, keepdims=True))
     assert np.array_equal(run(Mono(), x[:1], 8000)[0], x[:1])
-    with pytest.raises(ParameterError, match=r"expected sound \[channels, n\], found shape \(4,\)"):
-        Mono().prepare(Context((4,)))
+    with pytest.raises(ParameterError, match=r"expected sound \[channels, n\] with a rate, found shape \(4,\)"):
+        Mono().prepare(Context((4,), 8000))
+    with pytest.raises(ParameterError, match="without one"):  # a picture's rows are no channels
+        Mono().prepare(Context((8, 8)))
 
 
 # CropOrPad ------------------------------------------------------------------------------------------------------------

@@ -404,3 +404,25 @@ def test_a_checkpoint_cut_short_is_named(make):
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(DataError, match="last.pt: expected a checkpoint"):
         make(**changes, train={"epochs": 2, "batch_size": 8}).run()
+
+
+def test_a_dataset_may_have_its_own_chain(make):
+    """Each dataset's rows come from its own extractor and steps; what it does not say is the input's."""
+    content = {"datasets": {name: {"reader": {"use": "core.tones", "count": 12}, **more} for name, more in {
+        "a": {}, "b": {"inputs": {"main": {"extractor": {"use": "core.spectrogram", "scale": "power"}, "signal": ["mono"]}}}}.items()},
+        "inputs": {"main": {"extractor": "core.spectrogram", "steps": []}}, "split": {"folds": 2, "validation": 0.0}}
+    chains = {name: [step["use"] for step in steps] for name, steps in
+              make(**content).runs()[0].builder.described(("a", "b"), make(**content).tasks)["inputs"]["main"].items()}
+    assert chains == {"a": ["core.spectrogram"], "b": ["core.mono", "core.spectrogram"]}
+    experiment = make(**content)
+    experiment.extract()
+    data = experiment.runs()[0].data()
+    rows = data.rows("train")
+    batch = rows.batch(range(len(rows)))
+    lowest = {name: min(float(x.min()) for x, clip in zip(batch.inputs["main"], batch.clips) if clip.startswith(name)) for name in "ab"}
+    assert lowest["a"] < -10 and lowest["b"] >= 0
+
+
+def test_a_dataset_s_own_chain_needs_an_input_that_exists(make):
+    with pytest.raises(ExperimentError, match="datasets.a.inputs.mian: expected one of the inputs main"):
+        make(datasets={"a": {"reader": "core.tones", "inputs": {"mian": {"steps": []}}}})

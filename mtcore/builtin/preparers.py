@@ -16,8 +16,9 @@ class Mono(Preparer):
     """Mean of the channels: [channels, n] -> [1, n]."""
 
     def prepare(self, context: Context) -> Prepared:
-        if len(context.shape) != 2:
-            raise ParameterError(f"expected sound [channels, n], found shape {context.shape}")
+        if len(context.shape) != 2 or not context.rate:
+            raise ParameterError(f"expected sound [channels, n] with a rate, found shape {context.shape}"
+                                 + ("" if context.rate else " without one"))
         return context.then(lambda x, state, rng: x.mean(axis=0, keepdims=True) if len(x) > 1 else x,
                             shape=(1, context.shape[1]))
 

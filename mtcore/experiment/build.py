@@ -8,7 +8,7 @@ from typing import Any, Mapping
 from ..errors import ExperimentError
 from ..extracting.chain import Chain
 from ..plugin import Named, Step, Task
-from .file import Config, InputConfig
+from .file import Config
 
 __all__ = ["Builder"]
 
@@ -30,13 +30,18 @@ class Builder:
         return self.registry.make(kind, value, path=path, search=self.folder)
 
     def chain(self, dataset: str, name: str) -> Chain:
-        """The chain of one input for one dataset."""
-        config, one = self.config, self.config.inputs[name]
+        """The chain of one input for one dataset, which may say its own extractor, signal or feature steps."""
+        config = self.config
+        value, path = {}, {}
+        for key in ("extractor", "signal", "steps"):
+            own = getattr(config.datasets[dataset].inputs.get(name), key, None)
+            value[key] = getattr(config.inputs[name], key) if own is None else own
+            path[key] = f"inputs.{name}.{key}" if own is None else f"datasets.{dataset}.inputs.{name}.{key}"
         before = self._steps(config.datasets[dataset].signal, f"datasets.{dataset}.signal", "signal")
         common = self._steps(config.signal.steps, "signal.steps", "signal")
-        own = self._steps(one.signal, f"inputs.{name}.signal", "signal")
-        extractor = self.registry.make_step(one.extractor, path=f"inputs.{name}.extractor", kinds=("extractor",), search=self.folder)
-        features = self._steps(one.steps, f"inputs.{name}.steps", "feature")
+        own = self._steps(value["signal"], path["signal"], "signal")
+        extractor = self.registry.make_step(value["extractor"], path=path["extractor"], kinds=("extractor",), search=self.folder)
+        features = self._steps(value["steps"], path["steps"], "feature")
         steps = (*before, *common, *own, extractor, *features)
         ids = [step.id for step in steps]
         twice = sorted({ident for ident in ids if ids.count(ident) > 1})
@@ -52,9 +57,6 @@ class Builder:
                 raise ExperimentError(f"{path}[{i}]: {step.name} acts on {able if isinstance(able, str) else ' and '.join(able)}s; expected a "
                                       f"step on {acts_on}s here")
         return steps
-
-    def inputs(self) -> dict[str, InputConfig]:
-        return self.config.inputs
 
     def trunks(self) -> tuple[dict[str, Named], dict[str, list[str]]]:
         """Trunks by name, and the inputs that each takes."""

@@ -25,12 +25,22 @@ NOT_YET = {"materials": "mixing other datasets in", "teachers": "teachers", "bat
 
 
 @dataclass(kw_only=True)
+class DatasetInputConfig:
+    """Of one dataset's input: what differs from the input's own."""
+
+    extractor: Use | None = None
+    signal: list[Any] | None = None
+    steps: list[Any] | None = None
+
+
+@dataclass(kw_only=True)
 class DatasetConfig:
     reader: Use
     root: str = "."
     tasks: list[str] | dict[str, Any] | None = None
     group: str | None = None
     signal: list[Any] = field(default_factory=list)
+    inputs: dict[str, DatasetInputConfig] = field(default_factory=dict)
     max_per_label: dict[str, Any] = field(default_factory=dict)
 
 
@@ -181,6 +191,8 @@ def parse(data: Mapping[str, Any]) -> Config:
                 (any(n is not None and n < 1 for n in (train.epochs, train.updates)), "train: expected at least one epoch or update"),
                 *((not isinstance(value, (str, dict)), f"train.{key}: expected a name or a table with `use`, found {value!r}")
                   for key, value in (("optimizer", train.optimizer), ("scheduler", train.scheduler))),
+                *((one not in config.inputs, f"datasets.{name}.inputs.{one}: expected one of the inputs {', '.join(config.inputs)}")
+                  for name, dataset in config.datasets.items() for one in dataset.inputs),
                 (train.threads < 1, f"train.threads: expected at least 1, found {train.threads}"),
                 (train.clip is not None and not train.clip > 0, f"train.clip: expected a norm above 0, found {train.clip}"),
                 (any(mark in config.name for mark in "/\\\0") or config.name in ("", ".", ".."), f"name: expected a folder's name, found {config.name!r}")]

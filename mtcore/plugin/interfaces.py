@@ -121,12 +121,14 @@ class Reader(Component):
 
     default_group  name of the group that holds a split together unless the experiment says otherwise; None: clips are independent
     ignored        glob patterns (relative to the root) of files of the layout that are no clips
+    generated      the data lie nowhere, so that any root will do
     """
 
     kind = "reader"
     info: ClassVar[DatasetInfo | None] = None
     default_group: ClassVar[str | None] = None
     ignored: ClassVar[tuple[str, ...]] = ()
+    generated: ClassVar[bool] = False
 
     @abstractmethod
     def tasks(self, root: Path) -> Sequence[Task]:

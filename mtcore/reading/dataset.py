@@ -48,7 +48,7 @@ def read(name: str, reader: Named, root: Path, uses: Sequence[TaskUse] | None = 
 
     Raises `DataError` for what the reader got wrong or the folder lacks, `ExperimentError` for a task it does not declare.
     """
-    if not root.exists() and not getattr(reader.component, "generated", False):
+    if not root.exists() and not reader.component.generated:
         raise DataError(f"dataset {name}: expected recordings below {root}, found nothing there; "
                         f"`mtcore info {reader.name}` says how to get them")
     declared = {}

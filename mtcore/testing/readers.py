@@ -131,10 +131,6 @@ def _recordings(reader: Reader, root: Path) -> set[Path]:
     return {clip.audio.path for clip in reader.clips(root) if isinstance(clip.audio, File) and clip.audio.path.is_file()}
 
 
-def _generated(subject: Subject) -> bool:
-    return bool(getattr(subject.cls, "generated", False))
-
-
 @rule("reader")
 def same_order(subject: Subject) -> None:
     """Tasks, labels and clips come in the same order when the folder is read again."""
@@ -281,7 +277,7 @@ def schemes(subject: Subject) -> None:
     expect(folds == wanted, f"expected {', '.join(sorted(wanted))}, found {', '.join(sorted(folds))}")
 
 
-@rule("reader", applies=lambda subject: not _generated(subject))
+@rule("reader", applies=lambda subject: not subject.cls.generated)
 def missing_root(subject: Subject) -> None:
     """A root without the dataset, missing or empty, is an error that names it."""
     reader = subject.named
