@@ -17,7 +17,7 @@ import torch
 
 from ..clip import PARTS
 from ..errors import ExperimentError, MtcoreError
-from ..extracting.fill import Wanted, array_of, fill, rows_of
+from ..extracting.fill import Wanted, fill, rows_of
 from ..extracting.store import Store
 from ..plugin.registry import Registry, get_registry
 from ..preparing.data import Input, RunData
@@ -27,9 +27,10 @@ from ..runfolder import RunFolder
 from ..streams import derive, stream
 from ..training.gradient import Setup
 from ..training.model import build_model
-from ..training.optimizers import build_optimizer, build_schedule, depends_on_length
+from ..training.optimizers import depends_on_length
 from .build import Builder
-from .corpus import Corpus, bad_clips, grouping, read_corpus
+from .check import check_experiment
+from .corpus import Corpus, bad_clips, read_corpus
 from .file import Config, load, parse
 from .vary import Variation, expand
 
@@ -360,68 +361,7 @@ class Experiment:
 
     def check(self, clips: int = 4) -> list[str]:
         """Everything that can go wrong, found early: a few clips of each dataset and part go through to the loss, nothing is stored."""
-        lines, seen = [], set()
-        self._refuse(self.corpus.bad)
-        for dataset in self.corpus.datasets:
-            lines.append(f"dataset {dataset.name}: {len(dataset.clips)} clips by {dataset.reader.name}; tasks {', '.join(dataset.tasks)}; "
-                         + grouping(dataset, self.config))
-        for fold, parts in enumerate(self.corpus.parts.folds):
-            counts = {name: "/".join(str(int((codes == code).sum())) for code in range(3)) for name, codes in parts.items()}
-            lines.append(f"fold {fold + 1}: train/validation/test clips: " + ", ".join(f"{name} {text}" for name, text in counts.items()))
-        for run in self.runs():
-            if run.fold or run.variation.name in seen:
-                continue
-            seen.add(run.variation.name)
-            try:
-                lines += self._check_run(run, clips)
-            except MtcoreError as error:
-                raise type(error)(f"{run.variation.name}: {error}") from error
-        return lines + self.corpus.notes
-
-    def _check_run(self, run: Run, clips: int) -> list[str]:
-        lines, data = [], self._data(run)
-        for dataset in data.datasets:
-            parts = data.parts[dataset.name]
-            few = np.concatenate([np.flatnonzero((parts == code) & np.array([d is not None for d in self.corpus.digests[dataset.name]]))[:clips]
-                                  for code in range(3)])
-            for name, one in data.inputs[dataset.name].items():
-                memory = _Memory({rows_of(self.corpus.digests[dataset.name][c], dataset.clips[c].audio): array_of(one.chain, dataset.clips[c].audio)
-                                  for c in few})
-                data.inputs[dataset.name][name] = Input(one.chain, memory, [
-                    rows_of(self.corpus.digests[dataset.name][c], dataset.clips[c].audio) if c in few else None for c in range(len(dataset.clips))])
-                steps = [step.id for step in one.chain.steps]
-                lines.append(f"{run.variation.name}: inputs.{name} of {dataset.name}: stored: {' > '.join(steps[:one.chain.cut]) or 'the samples'}"
-                             f"; per epoch: {' > '.join(steps[one.chain.cut:]) or 'nothing'} ({one.chain.reason})")
-        data = RunData(data.datasets, data.tasks, data.inputs, data.parts, data.groups, data.seed)
-        data.fit()
-        setup, model = run.setup(data, Progress()), run.model(data)
-        build_schedule(setup.scheduler, build_optimizer(setup.optimizer, model.parameters()), 1)
-        rows = data.rows("train")
-        batch = rows.batch(range(min(len(rows), 2 * clips)))
-        output, losses = model(batch.inputs, batch.lengths, batch.rows), {}
-        for name, raw in (output if isinstance(output, Mapping) else output.tasks).items():
-            losses[name] = setup.losses[name](raw, batch.targets.get(name), batch).mean()
-        sum(losses.values()).backward()
-        shapes = ", ".join(f"{name} {list(tensor.shape[1:])}" for name, tensor in batch.inputs.items())
-        lines.append(f"{run.variation.name}: rows {shapes}; {sum(p.numel() for p in model.parameters()):,} parameters; first losses "
-                     + ", ".join(f"{name} {float(value.detach()):.3g}" for name, value in losses.items()))
-        return lines
-
-
-class _Memory:
-    """A few rows held in memory in place of a store."""
-
-    def __init__(self, arrays):
-        self.rows = self.arrays = arrays
-
-    def shape(self, key):
-        return self.arrays[key].data.shape
-
-    def read(self, key):
-        return self.arrays[key]
-
-    def sums(self, keys):
-        return None
+        return check_experiment(self, clips)
 
 
 def versions(registry: Registry) -> dict[str, str]:
