@@ -38,7 +38,9 @@ def wheels(tmp_path_factory) -> dict[str, Path]:
 def test_each_plugin_has_an_environment_of_its_own():
     tox = configparser.ConfigParser(interpolation=None)
     tox.read(ROOT / "tox.ini", encoding="utf-8")
-    assert sorted(tox["tox"]["envlist"].split()) == sorted([*(folder.name for folder in PLUGINS), "all", "lowest"])
+    environments = tox["tox"]["envlist"].split()
+    assert [name for name in environments if name.startswith("mtcore-")] == sorted(folder.name for folder in PLUGINS)
+    assert {"all", "lowest"} < set(environments)
     assert [table["project"]["name"] for table in TABLES.values()] == list(PROJECTS)
 
 
