@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Mapping
 
@@ -48,6 +49,16 @@ class Builder:
         if twice:
             raise ExperimentError(f"inputs.{name}: two steps have the id {twice[0]!r}; give one another `id`")
         return Chain(steps, shared=len(before) + len(common))
+
+    def material(self, name: str) -> Chain:
+        """A material's chain, stored whole: its own signal steps, the experiment's up to the first that is random or fitted, samples."""
+        own = self._steps(self.config.materials[name].signal, f"materials.{name}.signal", "signal")
+        common = self._steps(self.config.signal.steps, "signal.steps", "signal")
+        fixed = list(takewhile(lambda step: not (step.random or step.fitted or step.parts), common))
+        chain = Chain((*own, *fixed, self.registry.make_step("core.waveform", kinds=("extractor",))))
+        if chain.cut < len(chain.steps):
+            raise ExperimentError(f"materials.{name}.signal: expected steps that are neither random nor fitted: {chain.reason}")
+        return chain
 
     def _steps(self, values: list, path: str, acts_on: str) -> list[Step]:
         steps = [self.registry.make_step(value, path=f"{path}[{i}]", search=self.folder) for i, value in enumerate(values)]
@@ -140,6 +151,9 @@ class Builder:
                          for name in datasets},
             "inputs": {name: {dataset: [self._step(step) for step in self.chain(dataset, name).steps] for dataset in datasets}
                        for name in config.inputs},
+            **({"materials": {name: {"reader": self.make("reader", one.reader, f"materials.{name}.reader").described(), "group": one.group,
+                                     "steps": [self._step(step) for step in self.material(name).steps]}
+                              for name, one in config.materials.items()}} if config.materials else {}),
             "model": {"module": config.model.module} if config.model.module else
                      {name: {**trunk.described(), "inputs": takes[name]} for name, trunk in trunks.items()},
             "tasks": {name: {"kind": task.kind, "labels": task.labels, "weight": self.weights(tasks)[name],

@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING, Mapping
 
 import numpy as np
 
+from ..clip import PARTS
 from ..errors import MtcoreError
+from ..extracting.chain import Chain
 from ..extracting.fill import array_of, rows_of
-from ..preparing.data import Input, RunData
+from ..preparing.data import Input, Material, RunData
 from ..progress import Progress
+from ..reading.dataset import Dataset
 from ..training.optimizers import build_optimizer, build_schedule
 from .corpus import grouping
 
@@ -42,15 +45,16 @@ def check_experiment(experiment: Experiment, clips: int) -> list[str]:
 
 def _check_run(experiment: Experiment, run: Run, clips: int) -> list[str]:
     lines, data = [], experiment._data(run)
+    materials: dict[str, dict[str, Material]] = {part: {} for part in PARTS}
+    for one in experiment.corpus.materials:
+        parts = experiment.corpus.parts.folds[run.fold][one.name]
+        memory = _few(experiment, one, parts, run.builder.material(one.name), clips)
+        for code, part in enumerate(PARTS):
+            materials[part][one.name] = Material(one.name, part, memory, [c for c in np.flatnonzero(parts == code) if memory.keys[c]])
     for dataset in data.datasets:
-        parts = data.parts[dataset.name]
-        few = np.concatenate([np.flatnonzero((parts == code) & np.array([d is not None for d in experiment.corpus.digests[dataset.name]]))[:clips]
-                              for code in range(3)])
         for name, one in data.inputs[dataset.name].items():
-            memory = _Memory({rows_of(experiment.corpus.digests[dataset.name][c], dataset.clips[c].audio): array_of(one.chain, dataset.clips[c].audio)
-                              for c in few})
-            data.inputs[dataset.name][name] = Input(one.chain, memory, [
-                rows_of(experiment.corpus.digests[dataset.name][c], dataset.clips[c].audio) if c in few else None for c in range(len(dataset.clips))])
+            one.chain.materials = materials
+            data.inputs[dataset.name][name] = _few(experiment, dataset, data.parts[dataset.name], one.chain, clips)
             steps = [step.id for step in one.chain.steps]
             lines.append(f"{run.variation.name}: inputs.{name} of {dataset.name}: stored: {' > '.join(steps[:one.chain.cut]) or 'the samples'}"
                          f"; per epoch: {' > '.join(steps[one.chain.cut:]) or 'nothing'} ({one.chain.reason})")
@@ -68,6 +72,15 @@ def _check_run(experiment: Experiment, run: Run, clips: int) -> list[str]:
     lines.append(f"{run.variation.name}: rows {shapes}; {sum(p.numel() for p in model.parameters()):,} parameters; first losses "
                  + ", ".join(f"{name} {float(value.detach()):.3g}" for name, value in losses.items()))
     return lines
+
+
+def _few(experiment: Experiment, dataset: Dataset, parts: np.ndarray, chain: Chain, clips: int) -> Input:
+    """The prefix of a chain for the first clips of each part, in memory."""
+    digests = experiment.corpus.digests[dataset.name]
+    usable = np.array([digest is not None for digest in digests])
+    few = {int(c) for code in range(len(PARTS)) for c in np.flatnonzero((parts == code) & usable)[:clips]}
+    keys = [rows_of(digests[c], clip.audio) if c in few else None for c, clip in enumerate(dataset.clips)]
+    return Input(chain, _Memory({keys[c]: array_of(chain, dataset.clips[c].audio) for c in few}), keys)
 
 
 class _Memory:

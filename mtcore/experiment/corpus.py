@@ -15,7 +15,7 @@ from ..preparing.split import Parts, SplitDataset, check_leaks, draw_parts, join
 from ..progress import Progress
 from ..reading.dataset import Dataset, TaskUse, join_tasks, read
 from ..reading.digests import Digests
-from .file import Config, resolve_path
+from .file import Config, DatasetConfig, MaterialConfig, resolve_path
 
 __all__ = ["Corpus", "read_corpus"]
 
@@ -25,12 +25,17 @@ class Corpus:
     """`digests` and `groups` (component numbers) per dataset and clip; `bad` says which clips cannot be used; `notes` go to the log."""
 
     datasets: list[Dataset]
+    materials: list[Dataset]
     tasks: dict[str, Task]
     digests: dict[str, list[str | None]]
     groups: dict[str, np.ndarray]
     parts: Parts
     bad: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def everything(self) -> list[Dataset]:
+        return self.datasets + self.materials
 
     @property
     def folds(self) -> int:
@@ -63,9 +68,11 @@ def read_corpus(config: Config, registry, folder: Path, cache: Path, jobs: int =
     if config.split.stratify and not (tasks.get(config.split.stratify) and tasks[config.split.stratify].labels):
         raise ExperimentError(f"split.stratify: expected a task with labels out of "
                               f"{', '.join(name for name, task in tasks.items() if task.labels) or 'none'}; found {config.split.stratify!r}")
+    materials = [read(name, registry.make("reader", one.reader, path=f"materials.{name}.reader", search=folder),
+                      resolve_path(one.root, folder), []) for name, one in config.materials.items()]
     digests, bad, split = {}, {}, []
     keeper = Digests(cache)
-    for dataset in datasets:
+    for dataset in datasets + materials:
         found, errors = keeper.of([clip.audio for clip in dataset.clips], jobs=jobs, progress=progress)
         digests[dataset.name] = found
         bad |= {dataset.key(index): str(error) for index, error in errors.items()}
@@ -74,7 +81,7 @@ def read_corpus(config: Config, registry, folder: Path, cache: Path, jobs: int =
     seed = config.seed if config.split.seed is None else config.split.seed
     parts = draw_parts(split, folds=config.split.folds, test=config.split.test, validation=config.split.validation, seed=seed)
     check_leaks(split, parts)
-    corpus = Corpus(datasets, tasks, digests, {d.name: g for d, g in zip(datasets, joined)}, parts, bad,
+    corpus = Corpus(datasets, materials, tasks, digests, {d.name: g for d, g in zip(datasets + materials, joined)}, parts, bad,
                     [line for dataset in datasets for line in dataset.dropped] + list(parts.notes))
     _drop_tasks_fixed_by_groups(corpus, config, required)
     return corpus
@@ -87,7 +94,11 @@ def bad_clips(bad: Mapping[str, str]) -> DataError:
 
 
 def group_name(dataset: Dataset, config: Config) -> str | None:
-    return config.datasets[dataset.name].group or dataset.reader.component.default_group
+    return _config(dataset, config).group or dataset.reader.component.default_group
+
+
+def _config(dataset: Dataset, config: Config) -> DatasetConfig | MaterialConfig:
+    return config.datasets.get(dataset.name) or config.materials[dataset.name]
 
 
 def grouping(dataset: Dataset, config: Config) -> str:
@@ -101,14 +112,15 @@ def grouping(dataset: Dataset, config: Config) -> str:
 
 
 def _split_dataset(dataset: Dataset, config: Config, digests: Sequence[str | None]) -> SplitDataset:
-    group = config.datasets[dataset.name].group
+    group, only = _config(dataset, config).group, getattr(_config(dataset, config), "parts", None)
+    where = f"{'datasets' if dataset.name in config.datasets else 'materials'}.{dataset.name}"
     if group and not any(group in clip.groups for clip in dataset.clips):
         known = sorted({name for clip in dataset.clips for name in clip.groups})
-        raise ExperimentError(f"datasets.{dataset.name}.group: {dataset.reader.name} gives the groups {', '.join(known) or 'none'}; found {group!r}")
+        raise ExperimentError(f"{where}.group: {dataset.reader.name} gives the groups {', '.join(known) or 'none'}; found {group!r}")
     audio = [(digest or f"bad:{dataset.name}:{i}", *((clip.audio.start, clip.audio.stop) if isinstance(clip.audio, File) else (0.0, None)))
              for i, (digest, clip) in enumerate(zip(digests, dataset.clips))]
     return SplitDataset(dataset.name, [dataset.group(i, group_name(dataset, config)) for i in range(len(dataset.clips))], audio,
-                        [clip.parts for clip in dataset.clips], _labels(dataset, config.split.stratify))
+                        [clip.parts for clip in dataset.clips], _labels(dataset, config.split.stratify), only and tuple(only))
 
 
 def _labels(dataset: Dataset, stratify: str | None) -> np.ndarray:

@@ -19,8 +19,7 @@ from ..errors import ExperimentError
 __all__ = ["Config", "load", "override", "parse"]
 
 Use = str | dict[str, Any] | Any
-NOT_YET = {"materials": "mixing other datasets in", "teachers": "teachers", "batch": "steps on whole batches",
-           "evaluation": "figures per window", "datasets.*.parts": "datasets used in some parts only"}
+NOT_YET = {"teachers": "teachers", "batch": "steps on whole batches", "evaluation": "figures per window"}
 """Keys of the design that are not built."""
 
 
@@ -41,7 +40,16 @@ class DatasetConfig:
     group: str | None = None
     signal: list[Any] = field(default_factory=list)
     inputs: dict[str, DatasetInputConfig] = field(default_factory=dict)
+    parts: list[typing.Literal["train", "validation", "test"]] | None = None
     max_per_label: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(kw_only=True)
+class MaterialConfig:
+    reader: Use
+    root: str = "."
+    group: str | None = None
+    signal: list[Any] = field(default_factory=list)
 
 
 @dataclass(kw_only=True)
@@ -130,6 +138,7 @@ class Config:
     inputs: dict[str, InputConfig]
     model: ModelConfig
     seed: int = 0
+    materials: dict[str, MaterialConfig] = field(default_factory=dict)
     signal: SignalConfig = field(default_factory=SignalConfig)
     extract: ExtractConfig = field(default_factory=ExtractConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
@@ -193,6 +202,9 @@ def parse(data: Mapping[str, Any]) -> Config:
                   for key, value in (("optimizer", train.optimizer), ("scheduler", train.scheduler))),
                 *((one not in config.inputs, f"datasets.{name}.inputs.{one}: expected one of the inputs {', '.join(config.inputs)}")
                   for name, dataset in config.datasets.items() for one in dataset.inputs),
+                *((name in config.datasets, f"materials.{name}: a dataset has this name too; give the material another")
+                  for name in config.materials),
+                *((dataset.parts == [], f"datasets.{name}.parts: expected at least one part") for name, dataset in config.datasets.items()),
                 (train.threads < 1, f"train.threads: expected at least 1, found {train.threads}"),
                 (train.clip is not None and not train.clip > 0, f"train.clip: expected a norm above 0, found {train.clip}"),
                 (any(mark in config.name for mark in "/\\\0") or config.name in ("", ".", ".."), f"name: expected a folder's name, found {config.name!r}")]
@@ -201,10 +213,10 @@ def parse(data: Mapping[str, Any]) -> Config:
             raise ExperimentError(message)
     for key in config.vary:
         first, last = key.split(".")[0], key.split(".")[-1]
-        if first == "split" or (first == "datasets" and last in ("group", "root", "reader")) or (first, last) == ("tasks", "labels") or (
+        if first in ("split", "materials") or (first == "datasets" and last in ("group", "root", "reader", "parts")) or (first, last) == ("tasks", "labels") or (
                 first == "datasets" and ".tasks" in key):
-            raise ExperimentError(f"vary.{key}: data is read and parts are drawn once per experiment, so that what bears on them (split, group, "
-                                  "root, reader, a dataset's tasks, labels) does not vary; write another experiment")
+            raise ExperimentError(f"vary.{key}: data is read and parts are drawn once per experiment, so that what bears on them (split, "
+                                  "materials, group, root, reader, parts, a dataset's tasks, labels) does not vary; write another experiment")
     return config
 
 

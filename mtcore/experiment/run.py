@@ -17,11 +17,13 @@ import torch
 
 from ..clip import PARTS
 from ..errors import ExperimentError, MtcoreError
+from ..extracting.chain import Chain
 from ..extracting.fill import Wanted, fill, rows_of
 from ..extracting.store import Store
 from ..plugin.registry import Registry, get_registry
-from ..preparing.data import Input, RunData
+from ..preparing.data import Input, Material, RunData
 from ..progress import Progress
+from ..reading.dataset import Dataset
 from ..reporting.fanout import Reporters
 from ..runfolder import RunFolder
 from ..streams import derive, stream
@@ -266,8 +268,8 @@ class Experiment:
         train = config.train
         length = [train.epochs, train.updates] if depends_on_length(Builder.use(train.scheduler, "constant")) else None
         digest.update(json.dumps([described, fold, length, self.sample], sort_keys=True, default=list).encode())
-        for dataset in self.corpus.datasets:
-            if dataset.name in variation.datasets:
+        for dataset in self.corpus.everything:
+            if dataset.name in (*variation.datasets, *config.materials):
                 parts = self.corpus.parts.folds[fold][dataset.name]
                 for clip, key, part in zip(dataset.clips, self.corpus.digests[dataset.name], parts):
                     chosen = {name: clip.targets[name] for name in sorted(clip.targets) if name in variation.tasks and name in dataset.tasks}
@@ -302,26 +304,38 @@ class Experiment:
     def _data(self, run: Run) -> RunData:
         corpus, inputs = self.corpus, {}
         chosen = [d for d in corpus.datasets if d.name in run.variation.datasets]
+        materials: dict[str, dict[str, Material]] = {part: {} for part in PARTS}
+        for one in corpus.materials:
+            stored = self._input(one, run.builder.material(one.name))
+            parts = self.corpus.parts.folds[run.fold][one.name]
+            for code, part in enumerate(PARTS):
+                usable = [int(c) for c in np.flatnonzero(parts == code) if stored.keys[c]]
+                materials[part][one.name] = Material(one.name, part, stored, usable)
         for dataset in chosen:
-            inputs[dataset.name] = {}
-            for name in run.config.inputs:
-                chain = run.builder.chain(dataset.name, name)
-                store = self.store(chain)
-                keys = [key and rows_of(key, clip.audio) for key, clip in zip(corpus.digests[dataset.name], dataset.clips)]
-                inputs[dataset.name][name] = Input(chain, store, [key if key in store.rows else None for key in keys])
+            inputs[dataset.name] = {name: self._input(dataset, run.builder.chain(dataset.name, name)) for name in run.config.inputs}
+            for one in inputs[dataset.name].values():
+                one.chain.materials = materials if corpus.materials else {}
         return RunData(chosen, run.tasks, inputs, {d.name: self._parts(run, d.name) for d in chosen},
                        {d.name: corpus.groups[d.name] for d in chosen}, run.config.seed)
+
+    def _input(self, dataset: Dataset, chain: Chain) -> Input:
+        store = self.store(chain)
+        keys = [key and rows_of(key, clip.audio) for key, clip in zip(self.corpus.digests[dataset.name], dataset.clips)]
+        return Input(chain, store, [key if key in store.rows else None for key in keys])
 
     def wanted(self, runs: list[Run]) -> list[Wanted]:
         """What these runs need of the feature stores; one entry per store."""
         found: dict[str, Wanted] = {}
         for run in runs:
-            for dataset in self.corpus.datasets:
-                if dataset.name not in run.variation.datasets:
+            for dataset in self.corpus.everything:
+                if dataset.name in run.config.materials:
+                    chains, parts = [run.builder.material(dataset.name)], None
+                elif dataset.name in run.variation.datasets:
+                    chains = [run.builder.chain(dataset.name, name) for name in run.config.inputs]
+                    parts = self._parts(run, dataset.name) if self.sample else None
+                else:
                     continue
-                parts = self._parts(run, dataset.name) if self.sample else None
-                for name in run.config.inputs:
-                    chain = run.builder.chain(dataset.name, name)
+                for chain in chains:
                     want = found.setdefault(chain.key, Wanted(chain, self.store(chain)))
                     for c, (digest, clip) in enumerate(zip(self.corpus.digests[dataset.name], dataset.clips)):
                         if digest and (parts is None or parts[c] >= 0):

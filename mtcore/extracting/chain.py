@@ -52,10 +52,12 @@ class Draw:
 
 @dataclass
 class Chain:
-    """The steps of one input for one dataset. `shared` is how many leading steps are drawn alike for all inputs."""
+    """The steps of one input for one dataset. `shared` is how many leading steps are drawn alike for all inputs; `materials` are what
+    steps mix in, by part and name."""
 
     steps: tuple[Step, ...]
     shared: int = 0
+    materials: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
     _prepared: dict = field(default_factory=dict, repr=False)
 
     def __post_init__(self):
@@ -108,27 +110,29 @@ class Chain:
                     continue
             elif step.parts and (acting := draw.part if draw else part) is not None and not step.acts_in(acting):
                 continue
-            array = self._call(position, array, states, rng)
+            array = self._call(position, array, states, rng, part=draw.part if draw else "train")
         return array
 
-    def prepared(self, position: int, array: Array) -> Any:
-        """What the step became for arrays of this layout."""
+    def prepared(self, position: int, array: Array, part: str = "train") -> Any:
+        """What the step became for arrays of this layout, with the materials of this part."""
         rate, axis, shape = layout = array.layout()
-        known = self._prepared.get((position, layout))
+        materials = self.materials.get(part, {})
+        place = (position, layout, part if materials else "")
+        known = self._prepared.get(place)
         if known is None:
             step = self.steps[position]
             try:
                 if position == self.extractor:
                     known = (step.component.prepare(rate), step.component.axis(rate))
                 else:
-                    known = step.component.prepare(Context(shape, rate, axis))
+                    known = step.component.prepare(Context(shape, rate, axis, {name: one.at(rate) for name, one in materials.items()}))
             except MtcoreError as error:
                 raise type(error)(f"{step.id}: {error}") from error
-            self._prepared[position, layout] = known
+            self._prepared[place] = known
         return known
 
-    def _call(self, position: int, array: Array, states: Mapping[int, dict], rng, off: bool = False) -> Array:
-        step, known = self.steps[position], self.prepared(position, array)
+    def _call(self, position: int, array: Array, states: Mapping[int, dict], rng, off: bool = False, part: str = "train") -> Array:
+        step, known = self.steps[position], self.prepared(position, array, part)
         try:
             if position == self.extractor:
                 data = known[0](array.data)

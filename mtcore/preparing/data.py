@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 from typing import Iterable, Iterator, Mapping, Sequence
 
@@ -13,13 +13,13 @@ import numpy as np
 import torch
 
 from ..clip import PARTS
-from ..errors import ClipError, DataError, ExperimentError, MtcoreError
+from ..errors import ClipError, DataError, ExperimentError, MtcoreError, ParameterError
 from ..extracting.chain import Array, Chain, Draw
 from ..extracting.store import Store
 from ..plugin import Batch, SamplerIndex, Statistics, Sums, Task
 from ..reading.dataset import Dataset
 
-__all__ = ["Input", "RunData", "Rows"]
+__all__ = ["Input", "Material", "RunData", "Rows"]
 
 
 @dataclass
@@ -29,6 +29,31 @@ class Input:
     chain: Chain
     store: Store
     keys: Sequence[str | None]
+
+
+@dataclass(frozen=True)
+class Material:
+    """A material's clips of one part: what `Context.materials` holds under its name. `rate` in Hz is that of the step that draws."""
+
+    name: str
+    part: str
+    input: Input
+    clips: Sequence[int]
+    rate: float | None = None
+
+    def at(self, rate: float | None) -> Material:
+        return replace(self, rate=rate)
+
+    def draw(self, rng: np.random.Generator) -> np.ndarray:
+        """One of the clips, float32 [channels, n]. Raises `ParameterError` where its rate is another or the part has none."""
+        if not len(self.clips):
+            raise ParameterError(f"material {self.name} has no clip in the {self.part} part; give it more groups")
+        found = self.input.store.read(self.input.keys[self.clips[int(rng.integers(len(self.clips)))]])
+        rate = 1 / found.axis.hop if found.axis else None  # samples, stored as an extractor gives them
+        if (rate and round(rate, 6)) != self.rate:
+            raise ParameterError(f"material {self.name} has the rate {rate} Hz, the clips have {self.rate} Hz here; put resample in front of "
+                                 f"this step in signal.steps, which materials go through too, or into materials.{self.name}.signal")
+        return found.data
 
 
 @dataclass
