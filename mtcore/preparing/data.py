@@ -174,11 +174,12 @@ class RunData:
     def rows(self, part: str) -> Rows:
         return Rows(self, part)
 
-    def check_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of a row of each input. Batches need equal shapes: looks at the shortest and longest stored array of each dataset."""
+    def check_shapes(self) -> dict[str, tuple[int | None, ...]]:
+        """Shape of a row of each input, None for a length in time that differs: looks at the shortest and longest stored array of each
+        dataset. Raises `ExperimentError` where rows differ in anything else."""
         shapes = {}
         for name in self.names:
-            seen: dict[tuple, str] = {}
+            seen: dict[tuple, tuple[str, Array]] = {}
             for d, dataset in enumerate(self.datasets):
                 one = self.input(d, name)
                 usable = [int(c) for c in np.flatnonzero(self.used[dataset.name])]
@@ -186,12 +187,21 @@ class RunData:
                 for c in {usable[int(np.argmin(sizes))], usable[int(np.argmax(sizes))]} if usable else ():
                     row = one.chain.run(one.store.read(one.keys[c]), one.chain.cut, len(one.chain.steps), self.state(d, name),
                                         part=PARTS[self.parts[dataset.name][c]])
-                    seen.setdefault(row.data.shape, dataset.key(c))
-            if len(seen) > 1:
-                told = "; ".join(f"{clip}: {list(shape)}" for shape, clip in seen.items())
-                raise ExperimentError(f"inputs.{name}: rows of one batch need one shape, found {told}. Different lengths: add the step crop_or_pad or window; different rates: resample; different channels: mono")
-            shapes[name] = next(iter(seen))
+                    seen.setdefault(row.data.shape, (dataset.key(c), row))
+            if any(not _alike(row, next(iter(seen.values()))[1]) for _, row in seen.values()):
+                told = "; ".join(f"{clip}: {list(shape)}" for shape, (clip, _) in seen.items())
+                raise ExperimentError(f"inputs.{name}: rows of one batch need one shape but for their length in time, found {told}. {DIFFERENT}")
+            shapes[name] = next(iter(seen)) if len(seen) == 1 else (*next(iter(seen))[:-1], None)
         return shapes
+
+
+DIFFERENT = "Different rates: resample; different channels: mono; no time axis: the extractor must give one size"
+
+
+def _alike(one: Array, other: Array) -> bool:
+    """Whether two rows can be in one batch: equal shapes, but for the length of arrays that have a time axis."""
+    timed = one.axis is not None and other.axis is not None
+    return one.data.shape[:-1] == other.data.shape[:-1] if timed else one.data.shape == other.data.shape
 
 
 def _fit_order(name: str, chains: Iterable[Chain]) -> list[str]:
@@ -256,13 +266,9 @@ class Rows(torch.utils.data.Dataset):
     def batch(self, rows: Sequence[int]) -> Batch:
         """These rows of the current `epoch` as tensors; random steps draw for training only (or for the parts they name)."""
         arrays = {name: [self._array(int(row), name) for row in rows] for name in self.data.names}
-        inputs = {}
-        for name, found in arrays.items():
-            if len({array.data.shape for array in found}) > 1:
-                other = next(i for i, array in enumerate(found) if array.data.shape != found[0].data.shape)
-                raise ExperimentError(f"inputs.{name}: rows of one batch need one shape; {self._key(rows[0])} has {found[0].data.shape}, "
-                                      f"{self._key(rows[other])} has {found[other].data.shape}. Different lengths: add the step crop_or_pad or window; different rates: resample; different channels: mono")
-            inputs[name] = torch.from_numpy(np.stack([array.data for array in found]))
+        inputs = {name: self._stacked(name, found, rows) for name, found in arrays.items()}
+        lengths = {name: [array.data.shape[-1] for array in found] for name, found in arrays.items() if found[0].axis is not None}
+        padded = any(len(set(found)) > 1 for found in lengths.values())
         timed = next((found for found in arrays.values() if found[0].axis is not None), None)
         targets, having = {}, {}
         for name, task in self.data.tasks.items():
@@ -271,7 +277,21 @@ class Rows(torch.utils.data.Dataset):
             if has:
                 having[name] = torch.tensor(has)
                 targets[name] = self._targets(task, [values[i] for i in has], [timed[i] for i in has] if timed else None)
-        return Batch(inputs, targets, having, [self._key(row) for row in rows])
+        return Batch(inputs, targets, having, [self._key(row) for row in rows],
+                     {name: torch.tensor(found) for name, found in lengths.items()} if padded else None)
+
+    def _stacked(self, name: str, found: list[Array], rows: Sequence[int]) -> torch.Tensor:
+        """One array of all rows; shorter ones get zeros at the end of their time."""
+        longest = max(found, key=lambda array: array.data.shape[-1:])
+        if all(array.data.shape == longest.data.shape for array in found):
+            return torch.from_numpy(np.stack([array.data for array in found]))
+        joined = np.zeros((len(found), *longest.data.shape), np.float32)
+        for place, array in enumerate(found):
+            if not _alike(array, longest):
+                raise ExperimentError(f"inputs.{name}: rows of one batch need one shape but for their length in time; {self._key(rows[place])} "
+                                      f"has {array.data.shape}, others have {longest.data.shape}. {DIFFERENT}")
+            joined[place, ..., :array.data.shape[-1]] = array.data
+        return torch.from_numpy(joined)
 
     def _key(self, row: int) -> str:
         d, c, _ = self.index[row]
@@ -294,7 +314,9 @@ class Rows(torch.utils.data.Dataset):
         if task.kind == "events":
             if arrays is None:
                 raise ExperimentError(f"task {task.name}: events need an input with a time axis")
-            return torch.stack([rasterise(v, len(task.labels), array) for v, array in zip(values, arrays)])
+            frames = [rasterise(v, len(task.labels), array) for v, array in zip(values, arrays)]
+            longest = max(one.shape[1] for one in frames)
+            return torch.stack([torch.nn.functional.pad(one, (0, longest - one.shape[1])) for one in frames])
         return torch.tensor(np.asarray(values, np.float32))
 
 

@@ -13,6 +13,10 @@ from ..plugin import Head, Output, Representation, RepresentationShape, Task, Tr
 __all__ = ["MultiTaskModel", "build_model", "select"]
 
 
+ANY = 1000
+"""Frames to try a trunk with where the length differs from clip to clip."""
+
+
 def select(values: Tensor | None, rows: Any) -> Tensor | None:
     """The rows (indices, a slice, or None for all) of a tensor."""
     return values if values is None or rows is None else values[rows]
@@ -52,7 +56,7 @@ class MultiTaskModel(nn.Module):
         return list(self.trunks.parameters())
 
 
-def build_model(trunks: Mapping[str, Trunk], inputs: Mapping[str, list[str]], shapes: Mapping[str, tuple[int, ...]],
+def build_model(trunks: Mapping[str, Trunk], inputs: Mapping[str, list[str]], shapes: Mapping[str, tuple[int | None, ...]],
                 tasks: Mapping[str, Task], heads: Mapping[str, Head], wiring: Mapping[str, list[str]]) -> MultiTaskModel:
     """Build trunks for the input shapes, learn their representations' sizes by one pass of zeros, build the heads.
 
@@ -67,7 +71,8 @@ def build_model(trunks: Mapping[str, Trunk], inputs: Mapping[str, list[str]], sh
     model = MultiTaskModel(built, inputs, wiring)
     model.eval()
     with torch.no_grad():
-        represented = model.represent({name: torch.zeros(2, *shape) for name, shape in shapes.items()})
+        represented = model.represent({name: torch.zeros(2, *(ANY if size is None else size for size in shape))
+                                       for name, shape in shapes.items()})
     for name, task in tasks.items():
         one = model.joined(represented, name)
         shape = RepresentationShape(one.vector.shape[1], None if one.frames is None else one.frames.shape[1], one.stride)

@@ -1,0 +1,63 @@
+"""Clips of different lengths in one batch: padded with zeros that neither outputs nor losses see."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mtcore.errors import ExperimentError
+
+
+@pytest.fixture
+def uneven(make, generated):
+    """Clips of one and of two seconds; with beeps, events too."""
+    def build(**changes):
+        chosen = changes.pop("chosen", ("label",))
+        datasets = {name: {"reader": generated(seconds=seconds, offset=offset, chosen=chosen)} for name, seconds, offset in
+                    (("a", 2.0, 0), ("b", 3.5, 100))}
+        return make(**{"datasets": datasets, "model": {"trunk": {"use": "core.cnn", "channels": [4, 8]}}, **changes})
+    return build
+
+
+@pytest.mark.parametrize("chosen", [("label",), ("size", "beep")])
+def test_a_row_in_a_padded_batch_is_as_it_is_alone(uneven, chosen):
+    experiment = uneven(chosen=chosen)
+    experiment.extract()
+    run = experiment.runs()[0]
+    data = run.data()
+    rows, model = data.rows("train"), run.model(data).eval()
+    losses = run.setup(data, experiment.progress).losses
+    chosen_rows = [0, 1, len(rows) - 2, len(rows) - 1]
+    together = rows.batch(chosen_rows)
+    shapes = {tuple(rows.batch([row]).inputs["main"].shape[1:]) for row in chosen_rows}
+    assert len(shapes) == 2 and together.lengths["main"].tolist() == [rows.batch([row]).inputs["main"].shape[-1] for row in chosen_rows]
+    with torch.no_grad():
+        output = model(together.inputs, together.lengths, together.rows)
+        for place, row in enumerate(chosen_rows):
+            alone = rows.batch([row])
+            assert alone.lengths is None
+            single = model(alone.inputs, alone.lengths, alone.rows)
+            for task in chosen:
+                frames = single.tasks[task].shape[-1] if task == "beep" else None
+                found = output.tasks[task][place:place + 1, ..., :frames] if frames else output.tasks[task][place:place + 1]
+                assert torch.allclose(found, single.tasks[task], atol=1e-5)
+                assert torch.allclose(losses[task](output.tasks[task], together.targets[task], together)[place],
+                                      losses[task](single.tasks[task], alone.targets[task], alone)[0], atol=1e-5)
+
+
+def test_a_run_over_clips_of_different_lengths(uneven):
+    run, = [run for run in uneven(split={"folds": 1, "validation": 0.2}, chosen=("label", "beep")).run()]
+    assert run.done and {"label", "beep"} == set(run.folder.info["tasks"])
+
+
+def test_a_network_of_one_size_refuses_them(uneven):
+    with pytest.raises(ExperimentError, match="mlp needs inputs of one size"):
+        uneven(model={"trunk": "core.mlp"}).check()
+
+
+def test_what_differs_in_more_than_time_is_refused(make, generated):
+    experiment = make(datasets={"a": {"reader": generated()}, "b": {"reader": generated(offset=100), "inputs": {"main": {
+        "extractor": {"use": "core.spectrogram", "fft": 128}}}}}, model={"trunk": "core.cnn"},
+        inputs={"main": {"extractor": "core.spectrogram"}})
+    with pytest.raises(ExperimentError, match="one shape but for their length in time, found a/.*b/"):
+        experiment.check()
