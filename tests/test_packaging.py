@@ -42,6 +42,7 @@ def test_each_plugin_has_an_environment_of_its_own():
     assert [name for name in environments if name.startswith("mtcore-")] == sorted(folder.name for folder in PLUGINS)
     assert {"all", "lowest"} < set(environments)
     assert [table["project"]["name"] for table in TABLES.values()] == list(PROJECTS)
+    assert {name: table["build-system"] for name, table in TABLES.items()} == dict.fromkeys(PROJECTS, TABLES["mtcore"]["build-system"])
 
 
 def test_lowest_constraints_are_the_lower_bounds():
