@@ -171,19 +171,6 @@ def test_bad_audio_is_listed_at_once_and_skipped_only_if_allowed(make, tmp_path,
     assert "text.wav" in (run.folder.path / "run.log").read_text() and run.folder.info["status"] == "done"
 
 
-def test_rows_of_different_shapes_name_two_clips(make, tmp_path):
-    import numpy as np
-    import soundfile
-
-    root = tmp_path / "sounds"
-    for label in ("one", "two"):
-        (root / label).mkdir(parents=True)
-        for i in range(4):
-            soundfile.write(root / label / f"{i}.wav", np.random.default_rng(i).standard_normal(4000 + 400 * i) * 0.1, 8000)
-    with pytest.raises(ExperimentError, match="one shape.*one/0.wav.*crop_or_pad"):
-        make(datasets={"a": {"reader": "core.folders", "root": str(root)}}, split={"folds": 1}).run()
-
-
 def test_a_task_fixed_by_its_group_is_an_error_when_named(make, generated):
     class Fixed(generated):
         def clips(self, root):
@@ -426,3 +413,10 @@ def test_a_dataset_may_have_its_own_chain(make):
 def test_a_dataset_s_own_chain_needs_an_input_that_exists(make):
     with pytest.raises(ExperimentError, match="datasets.a.inputs.mian: expected one of the inputs main"):
         make(datasets={"a": {"reader": "core.tones", "inputs": {"mian": {"steps": []}}}})
+
+
+def test_repeats_draw_all_folds_anew(make):
+    once, twice = (make(split={"folds": 3, "repeats": repeats}).corpus.parts.folds for repeats in (1, 2))
+    assert len(twice) == 6 and all((a["a"] == b["a"]).all() for a, b in zip(once, twice))
+    assert any((a["a"] != b["a"]).any() for a, b in zip(once, twice[3:]))
+    assert sorted({int(clip) for fold in twice[3:] for clip in (fold["a"] == 2).nonzero()[0]}) == list(range(len(once[0]["a"])))

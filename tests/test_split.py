@@ -341,3 +341,17 @@ def test_labels_in_one_group():
     labels = np.array([[1, 0, 0, 0], [1, 1, 0, 0], [0, 1, 0, 1], [0, 0, 0, 1]])
     assert labels_in_one_group(labels, np.array([0, 0, 1, 1])).tolist() == [True, False, False, True]
     assert not labels_in_one_group(labels, np.zeros(4, int)).any()
+
+
+def test_one_group_out_tests_each_group_alone():
+    sizes = [1, 9, 2, 30, 5, 4]
+    groups = [f"g{number}" for number, size in enumerate(sizes) for _ in range(size)]
+    parts = draw(dataset(groups=groups, labels=one_hot(np.arange(len(groups)) % 3)), folds="groups", validation=0.2)
+    tested = [{group for group, part in zip(groups, fold["birds"]) if part == TEST} for fold in parts.folds]
+    assert sorted(tested, key=min) == [{f"g{number}"} for number in range(len(sizes))]
+
+
+def test_one_group_out_beside_clips_that_are_given():
+    groups, given = [f"g{number // 2}" for number in range(12)], [{"given": "train"}] * 4 + [{}] * 8
+    parts = draw(dataset(groups=groups, parts=given), folds="groups", validation=0.0)
+    assert len(parts.folds) == 4 and (per_fold(parts)[:, :4] == TRAIN).all()

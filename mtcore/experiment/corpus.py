@@ -15,6 +15,7 @@ from ..preparing.split import Parts, SplitDataset, check_leaks, draw_parts, join
 from ..progress import Progress
 from ..reading.dataset import Dataset, TaskUse, join_tasks, read
 from ..reading.digests import Digests
+from ..streams import derive
 from .file import Config, DatasetConfig, MaterialConfig, resolve_path
 
 __all__ = ["Corpus", "read_corpus"]
@@ -79,7 +80,9 @@ def read_corpus(config: Config, registry, folder: Path, cache: Path, jobs: int =
         split.append(_split_dataset(dataset, config, found))
     joined = joined_groups(split)
     seed = config.seed if config.split.seed is None else config.split.seed
-    parts = draw_parts(split, folds=config.split.folds, test=config.split.test, validation=config.split.validation, seed=seed)
+    drawn = [draw_parts(split, folds=config.split.folds, test=config.split.test, validation=config.split.validation,
+                        seed=derive(seed, "repeat", repeat) if repeat else seed) for repeat in range(config.split.repeats)]
+    parts = Parts([fold for one in drawn for fold in one.folds], list(dict.fromkeys(note for one in drawn for note in one.notes)))
     check_leaks(split, parts)
     corpus = Corpus(datasets, materials, tasks, digests, {d.name: g for d, g in zip(datasets + materials, joined)}, parts, bad,
                     [line for dataset in datasets for line in dataset.dropped] + list(parts.notes))

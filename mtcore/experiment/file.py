@@ -77,7 +77,8 @@ class ExtractConfig:
 
 @dataclass(kw_only=True)
 class SplitConfig:
-    folds: int | typing.Literal["official"] = 5
+    folds: int | typing.Literal["official", "groups"] = 5
+    repeats: int = 1
     test: float = 0.2
     validation: float = 0.1
     seed: int | None = None
@@ -205,6 +206,7 @@ def parse(data: Mapping[str, Any]) -> Config:
                 *((name in config.datasets, f"materials.{name}: a dataset has this name too; give the material another")
                   for name in config.materials),
                 *((dataset.parts == [], f"datasets.{name}.parts: expected at least one part") for name, dataset in config.datasets.items()),
+                (config.split.repeats < 1, f"split.repeats: expected at least 1, found {config.split.repeats}"),
                 (train.threads < 1, f"train.threads: expected at least 1, found {train.threads}"),
                 (train.clip is not None and not train.clip > 0, f"train.clip: expected a norm above 0, found {train.clip}"),
                 (any(mark in config.name for mark in "/\\\0") or config.name in ("", ".", ".."), f"name: expected a folder's name, found {config.name!r}")]

@@ -67,18 +67,21 @@ def draw_parts(datasets: Sequence[SplitDataset], *, folds: int | str, test: floa
     Given parts hold in every fold; a dataset that brings test clips is tested on those only, one that brings validation clips is
     validated on those only. Of the rest, every component is test in one of `folds` folds, or a share `test` is for one fold; a
     share `validation` of what is left for training is drawn per fold. With folds = "official" fold k is what the datasets'
-    schemes `foldk` say; datasets without are drawn in the same number.
+    schemes `foldk` say; datasets without are drawn in the same number. With "groups" every fold tests one group of the dataset that has
+    most of them (leave one group out).
 
     Raises `LeakError` where given parts tear a component apart, `ExperimentError` for shares, folds and too few groups.
     """
     datasets = sorted(datasets, key=lambda dataset: dataset.name)
+    pool = _Pool(datasets)
     number, own = _own_folds(datasets) if folds == "official" else (folds, np.zeros(len(datasets), bool))
+    if folds == "groups":
+        number = _most_groups(pool)
     if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-        raise ExperimentError(f'split.folds: expected a number from 1 on or "official", found {folds!r}')
+        raise ExperimentError(f'split.folds: expected a number from 1 on, "official" or "groups", found {folds!r}')
     for name, share in (("test", test), ("validation", validation)):
         if not 0 <= share < 1:
             raise ExperimentError(f"split.{name}: expected a share from 0 to below 1, found {share!r}")
-    pool = _Pool(datasets)
     given = pool.scheme("given")
     brings_test = own | pool.datasets_with(given == TEST)
     tested = _draw_test(pool, given, brings_test, number, test, stream(seed, "split", "test"))
@@ -193,6 +196,13 @@ def _fill_empty(part: np.ndarray, counts: csr_array, shares: np.ndarray, everywh
                 tally[source, labels] -= 1
                 tally[empty, labels] += 1
                 break
+
+
+def _most_groups(pool: _Pool) -> int:
+    """Groups that can be drawn of the dataset that has most."""
+    given = pool.scheme("given")
+    drawn = (~pool.datasets_with(given == TEST) & pool.allowed[:, TEST])[pool.dataset] & (given == FREE)
+    return int(max(pool.tally(pool.counts(pool.has(drawn), drawn)), default=0))
 
 
 def _draw_test(pool: _Pool, given: np.ndarray, brings: np.ndarray, folds: int, test: float,
