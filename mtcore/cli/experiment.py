@@ -106,16 +106,22 @@ def demo_command(reader: str | None):
 def example_experiment(reader: str, root: Path) -> dict:
     """The demo on a reader's own miniature, made below `root`."""
     from ..plugin.registry import get_registry, resolve_target
+    from ..reading.decode import decode
 
     full, spec = get_registry().find("reader", reader)
     if spec.example is None:
         raise ExperimentError(f"{full} brings no example; `mtcore info {full}` says how to get the dataset")
     root = root / full
-    resolve_target(spec.example)(root)
+    made = resolve_target(spec.example)(root)
+    value = {"use": full, **getattr(made, "parameters", {})}
+    content = {"name": f"demo-{full}", "datasets": {"data": {"reader": value, "root": str(root)}}, "vary": {},
+               "split": {"folds": 1, "test": 0.3, "validation": 0.0}}
+    first = next(iter(get_registry().make("reader", value).component.clips(root)), None)
+    if first is None or decode(first.audio)[1] is None:  # pictures and the like: no time to cut frames from
+        return content | {"signal": {}, "inputs": {"main": {"extractor": "core.waveform", "steps": ["core.standardize"]}},
+                          "model": {"trunk": "core.mlp"}}
     steps = [{"use": "core.crop_or_pad", "length": "median"}, {"use": "core.standardize", "per": "bin"}]
-    return {"name": f"demo-{full}", "datasets": {"data": {"reader": full, "root": str(root)}}, "vary": {},
-            "inputs": {"main": {"extractor": "core.spectrogram", "steps": steps}},
-            "split": {"folds": 1, "test": 0.3, "validation": 0.0}}
+    return content | {"inputs": {"main": {"extractor": "core.spectrogram", "steps": steps}}}
 
 
 def finish(one) -> None:
