@@ -22,7 +22,7 @@ DEMO = {
 
 experiment_argument = click.argument("experiment", type=click.Path(dir_okay=False, path_type=Path))
 set_option = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key; the value is TOML, else text.")
-jobs_option = click.option("--jobs", default=1, show_default=True, help="Threads for extraction.")
+jobs_option = click.option("--jobs", type=int, help="Threads for extraction; default: 1.")
 
 
 def opened(path: Path, overrides=(), **options):

@@ -48,7 +48,7 @@ class Builder:
         twice = sorted({ident for ident in ids if ids.count(ident) > 1})
         if twice:
             raise ExperimentError(f"inputs.{name}: two steps have the id {twice[0]!r}; give one another `id`")
-        return Chain(steps, shared=len(before) + len(common))
+        return Chain(steps, shared=len(before) + len(common), dtype=config.extract.dtype)
 
     def material(self, name: str) -> Chain:
         """A material's chain, stored whole: its own signal steps, the experiment's up to the first that is random or fitted, samples."""
@@ -145,7 +145,7 @@ class Builder:
         train = config.train
         return {
             "seed": config.seed,
-            "split": {**vars(config.split), "seed": self.split_seed},
+            "split": {**vars(config.split), "seed": self.split_seed}, "dtype": config.extract.dtype,
             "datasets": {name: {"reader": self.make("reader", config.datasets[name].reader, f"datasets.{name}.reader").described(),
                                 "group": config.datasets[name].group, "max_per_label": config.datasets[name].max_per_label}
                          for name in datasets},

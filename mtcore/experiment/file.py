@@ -73,6 +73,7 @@ class InputConfig:
 @dataclass(kw_only=True)
 class ExtractConfig:
     on_error: typing.Literal["stop", "skip"] = "stop"
+    dtype: typing.Literal["float32", "float16"] = "float32"
 
 
 @dataclass(kw_only=True)

@@ -199,7 +199,7 @@ class Experiment:
     folder: Path = field(default_factory=Path.cwd)
     runs_folder: Path | None = None
     cache: Path | None = None
-    jobs: int = 1
+    jobs: int | None = None
     sample: int | None = None
     registry: Registry = field(default_factory=get_registry)
     progress: Progress = field(default_factory=Progress)

@@ -53,10 +53,11 @@ class Draw:
 @dataclass
 class Chain:
     """The steps of one input for one dataset. `shared` is how many leading steps are drawn alike for all inputs; `materials` are what
-    steps mix in, by part and name."""
+    steps mix in, by part and name; `dtype` is what the prefix is stored as, float32 or float16."""
 
     steps: tuple[Step, ...]
     shared: int = 0
+    dtype: str = "float32"
     materials: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
     _prepared: dict = field(default_factory=dict, repr=False)
 
@@ -77,10 +78,14 @@ class Chain:
             raise ExperimentError("at most one step `window` per input; found " + ", ".join(self.steps[i].id for i in windows))
         self.window = windows[0] if windows else None
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_prepared": {}}  # closures, made anew where they are needed
+
     @property
     def prefix(self) -> dict[str, Any]:
         """The stored prefix in readable form."""
-        return {"decoder": DECODER_REVISION, "steps": [step.described() for step in self.steps[:self.cut]]}
+        rounded = {} if self.dtype == "float32" else {"dtype": self.dtype}
+        return {"decoder": DECODER_REVISION, "steps": [step.described() for step in self.steps[:self.cut]], **rounded}
 
     @property
     def key(self) -> str:

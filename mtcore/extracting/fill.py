@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Sequence
+import random
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Iterator, Mapping, Sequence
+
+import numpy as np
 
 from ..clip import File, Lazy
-from ..errors import ClipError, DataError, MtcoreError
+from ..errors import ClipError, DataError, ExperimentError, MtcoreError
 from ..progress import Progress
 from ..reading.decode import decode
 from .chain import Array, Chain
-from .store import Store, row_key
+from .store import Store, row_key, write_shard
 
 __all__ = ["Wanted", "array_of", "fill", "rows_of"]
 
 CHUNK = 64
 """Clips per shard: large enough for threads to scale, small enough that little is redone after a kill."""
+HELD = 1 << 26
+"""Bytes of arrays after which a shard is written before its chunk is through: long recordings do not fill the memory."""
 
 
 @dataclass
@@ -41,10 +48,11 @@ def array_of(chain: Chain, audio: File | Lazy) -> Array:
     return chain.run(Array(data, rate), 0, chain.cut, {})
 
 
-def fill(wanted: Sequence[Wanted], jobs: int = 1, progress: Progress | None = None) -> dict[str, ClipError]:
+def fill(wanted: Sequence[Wanted], jobs: int | None = None, progress: Progress | None = None) -> dict[str, ClipError]:
     """Compute and store what is missing. Gives the clips that cannot be used, by row key; everything else is stored.
 
-    Threads over chunks of clips; each chunk is one shard, so a kill loses at most one shard per worker.
+    Threads over chunks of clips, or what `joblib.parallel_config` says; each chunk is one shard, so a kill loses at most one shard
+    per worker. Chunks are taken in any order and looked for just before: processes that fill one store share the work.
     """
     from joblib import Parallel, delayed
 
@@ -54,28 +62,53 @@ def fill(wanted: Sequence[Wanted], jobs: int = 1, progress: Progress | None = No
         chunks = [missing[i:i + CHUNK] for i in range(0, len(missing), CHUNK)]
         if not chunks:
             continue
+        random.Random().shuffle(chunks)
         label = f"extracting {want.chain.steps[want.chain.extractor].id}"
-        work = Parallel(n_jobs=jobs, prefer="threads", return_as="generator_unordered")(
-            delayed(_shard)(want, keys) for keys in chunks)
-        for bad in progress.track(work, len(chunks), label):
-            failed |= bad
+        tasks = (delayed(_shard)(want.chain, want.store.folder, clips) for clips in _still_missing(want, chunks))
+        try:
+            for bad in progress.track(Parallel(n_jobs=jobs, prefer="threads", return_as="generator_unordered")(tasks), len(chunks), label):
+                failed |= bad
+        except BrokenProcessPool as error:
+            raise DataError("a worker process ended before its work, for want of memory or by a signal. What is complete stays: run again") from error
         want.store.refresh()
     return failed
 
 
-def _shard(want: Wanted, keys: list[str]) -> dict[str, ClipError]:
+def _still_missing(want: Wanted, chunks: Sequence[Sequence[str]]) -> Iterator[dict[str, tuple[str, File | Lazy]]]:
+    for keys in chunks:
+        want.store.refresh()
+        yield {key: want.clips[key] for key in keys if key not in want.store}
+
+
+def _shard(chain: Chain, folder: Path, clips: Mapping[str, tuple[str, File | Lazy]]) -> dict[str, ClipError]:
     rows, failed = [], {}
-    for key in keys:
-        name, audio = want.clips[key]
+    for key, (name, audio) in clips.items():
         try:
-            rows.append((key, array_of(want.chain, audio)))
+            rows.append((key, _rounded(chain, array_of(chain, audio))))
         except ClipError as error:
             failed[key] = ClipError(f"{name}: {error}")
         except MtcoreError as error:
             raise type(error)(f"clip {name}: {error}") from error
-    try:
-        want.store.write(rows)
-    except OSError as error:
-        raise DataError(f"{want.store.folder}: cannot write features: {error.strerror or error}; free space or choose another folder with "
-                        "--cache. What is complete stays") from error
+        if sum(array.data.nbytes for _, array in rows) > HELD:
+            _write(folder, chain, rows)
+            rows = []
+    _write(folder, chain, rows)
     return failed
+
+
+def _rounded(chain: Chain, array: Array) -> Array:
+    if chain.dtype != "float16":
+        return array
+    with np.errstate(over="ignore"):
+        data = array.data.astype("<f2")
+    if (np.isinf(data) & np.isfinite(array.data)).any():
+        raise ExperimentError(f"extract.dtype: float16 ends at 65504, found {np.abs(array.data).max():.6g}; take float32, or a step that scales")
+    return replace(array, data=data)
+
+
+def _write(folder: Path, chain: Chain, rows: list[tuple[str, Array]]) -> None:
+    try:
+        write_shard(folder, chain.prefix, rows)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot write features: {error.strerror or error}; free space or choose another folder with "
+                        "--cache. What is complete stays") from error

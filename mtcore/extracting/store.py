@@ -1,14 +1,19 @@
-"""The feature store: arrays of many clips one after the other in flat float32 files, described by Parquet files.
+"""The feature store: arrays of many clips one after the other in flat files, described by Parquet files.
 
 A store lies in `<cache>/features/<key>/`. A shard is `shard-X.npy` plus `shard-X.parquet`, which is renamed into place last: a shard
-without Parquet does not exist. Shards are only ever added.
+without Parquet does not exist. X follows from the content, so that processes which fill a store at once do not disturb each other;
+shards are only ever added. The numbers are float32, as int16 where nothing is lost, or float16 where the experiment says so.
 """
 
 from __future__ import annotations
 
+import io
 import json
+import math
 import os
-from hashlib import blake2b
+import threading
+from contextlib import suppress
+from hashlib import blake2b, file_digest
 from pathlib import Path
 from typing import Any, Iterable, Mapping, Sequence
 
@@ -19,7 +24,17 @@ from ..plugin import Axis, Sums
 from ..runfolder import atomic, atomic_write
 from .chain import Array
 
-__all__ = ["Store", "row_key"]
+__all__ = ["Store", "open_shard", "row_key", "write_shard"]
+
+HEADER = 128
+"""Bytes before the data: what an npy header of one dimension is padded to."""
+FILES = 256
+"""Open files per store; many systems allow a process 1024 in all."""
+STEP = np.float32(2.0**-15)
+"""What one step of an int16 is worth: the samples of 16-bit recordings lie in [-1, 1)."""
+PLACE = ("key", "offset", "shape", "rate", "hop", "first", "by", "speed")
+SUMS = ("sum", "squares", "minimum", "maximum")
+_scratch = threading.local()
 
 
 def row_key(digest: str, start: float = 0.0, stop: float | None = None) -> str:
@@ -27,42 +42,43 @@ def row_key(digest: str, start: float = 0.0, stop: float | None = None) -> str:
     return f"{digest}:{start:.9g}:{'' if stop is None else format(stop, '.9g')}"
 
 
-HEADER = 128
-"""Bytes before the data: what an npy header of one dimension is padded to."""
-
-
 class Store:
-    """Rows of one prefix. `rows` maps row keys to row numbers; `read` gives arrays by row number."""
+    """Rows of one prefix. `rows` maps row keys to row numbers; `read` gives arrays by row key. Pickled without its rows' places, which
+    are looked up anew."""
 
     def __init__(self, folder: Path, prefix: Mapping[str, Any]):
         self.folder = Path(folder)
         self.prefix = prefix
         self.rows: dict[str, int] = {}
         self._tables: dict[str, Any] = {}
-        self._files: dict[int, int] = {}
+        self._order: list[str] = []
+        self._files: dict[int, _File] = {}
         self.refresh()
+        with suppress(OSError):
+            os.utime(self.folder / "prefix.json")  # its time is that of the last use
+
+    def __reduce__(self):
+        return Store, (self.folder, self.prefix)
 
     def refresh(self) -> None:
         """Find shards that have been added since."""
-        import pyarrow.parquet as pq  # 0.2 s, and needed only where features are
-
         for path in sorted(self.folder.glob("shard-*.parquet")):
             if path.stem in self._tables:
                 continue
             try:
-                table = pq.read_table(path, memory_map=False)
-                columns = {name: table[name].to_numpy(zero_copy_only=False) for name in ("offset", "rate", "hop", "first", "by", "speed")}
-                columns["shape"] = table["shape"].to_pylist()
-                elements, size = int(table.schema.metadata[b"elements"]), (self.folder / f"{path.stem}.npy").stat().st_size
-                if size != HEADER + elements * 4:
-                    raise ValueError(f"{size} bytes in {path.stem}.npy, {HEADER + elements * 4} expected")
-            except (OSError, KeyError, ValueError) as error:
-                raise DataError(f"{path}: expected a shard of a feature store, found {error}; delete the file to have it made again") from error
-            number = len(self._tables)
+                table, dtype = open_shard(path)
+            except DataError:
+                if path.exists():
+                    raise
+                continue  # pruned just now
+            columns = {name: table[name].to_numpy() for name in PLACE if name not in ("key", "shape")}
+            shapes = table["shape"].combine_chunks()
+            columns |= {"ends": shapes.offsets.to_numpy(), "sizes": shapes.values.to_numpy(), "dtype": dtype}
+            number = len(self._order)
             self._tables[path.stem] = columns
+            self._order.append(path.stem)
             for row, key in enumerate(table["key"].to_pylist()):
                 self.rows.setdefault(key, number << 32 | row)
-        self._order = list(self._tables)
 
     def __contains__(self, key: str) -> bool:
         return key in self.rows
@@ -74,80 +90,184 @@ class Store:
 
     def shape(self, key: str) -> tuple[int, ...]:
         _, row, columns = self._columns(key)
-        return tuple(columns["shape"][row])
+        return tuple(columns["sizes"][columns["ends"][row]:columns["ends"][row + 1]].tolist())
 
     def read(self, key: str, frames: tuple[int, int] | None = None) -> Array:
-        """The array of a row, or its frames (first, number) of the last dimension."""
-        shard, row, columns = self._columns(key)
-        shape = tuple(columns["shape"][row])
-        size = int(np.prod(shape, dtype=np.int64))
-        data = np.empty(shape, np.float32)
-        if shard not in self._files:
-            self._files[shard] = os.open(self.folder / f"{self._order[shard]}.npy", os.O_RDONLY)
-        got = os.preadv(self._files[shard], [memoryview(data).cast("B")] if size else [], HEADER + int(columns["offset"][row]) * 4)
-        if got != size * 4:
-            raise DataError(f"{self.folder / self._order[shard]}.npy: expected {size * 4} bytes of {key}, found {got}; delete the shard "
-                            "to have it made again")
+        """The array of a row as float32, or those of its frames (first, number) of the last dimension that there are."""
+        shape = self.shape(key)
         if frames is not None:
-            data = data[..., frames[0]:frames[0] + frames[1]]
-        rate, hop, first = columns["rate"][row], columns["hop"][row], columns["first"][row]
-        return Array(data, None if np.isnan(rate) else float(rate), None if np.isnan(hop) else Axis(float(hop), float(first)),
-                     float(columns["by"][row]), float(columns["speed"][row]), frames)
+            shape = (*shape[:-1], max(min(frames[1], shape[-1] - frames[0]), 0))
+        data = np.empty(shape, np.float32)
+        self.read_into(data, key, frames[0] if frames else 0)
+        _, row, columns = self._columns(key)
+        rate, hop, first, by, speed = (float(columns[name][row]) for name in ("rate", "hop", "first", "by", "speed"))
+        return Array(data, None if math.isnan(rate) else rate, None if math.isnan(hop) else Axis(hop, first), by, speed, frames)
+
+    def read_into(self, out: np.ndarray, key: str, first: int = 0) -> int:
+        """Fill `out`, float32 [..., n], with the n frames of a row from `first` on, zeros behind its end. Gives the number of frames.
+        `out` has the row's shape but for the last dimension, and may be a part of a batch: no other memory is taken."""
+        shard, row, columns = self._columns(key)
+        shape, dtype, offset = self.shape(key), columns["dtype"], int(columns["offset"][row])
+        if not shape:
+            shape, out = (1,), out.reshape(1)
+        if out.shape[:-1] != shape[:-1]:
+            raise ValueError(f"{key}: expected memory of the shape {[*shape[:-1], 'n']}, found {list(out.shape)}")
+        frames = max(min(out.shape[-1], shape[-1] - first), 0)
+        into = out[..., :frames]
+        if math.prod(shape[:-1]) == 1:  # one row of frames: the others need not be read
+            shape, offset, first = into.shape, offset + first, 0
+        straight = dtype == np.float32 and into.shape == shape and into.flags.c_contiguous
+        found = into if straight else _memory(shape, dtype)
+        self._fill(found.reshape(-1).view(np.uint8), shard, HEADER + offset * dtype.itemsize)
+        if not straight:
+            _convert(found[..., first:first + frames], into)
+        out[..., frames:] = 0
+        return frames
+
+    def _fill(self, data: np.ndarray, shard: int, offset: int) -> None:
+        path = self.folder / f"{self._order[shard]}.npy"
+        file, done = self._files.get(shard), 0
+        try:
+            if file is None:
+                while len(self._files) >= FILES:
+                    self._files.pop(next(iter(self._files)), None)
+                file = self._files[shard] = _File(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+            while done < data.size and (got := os.preadv(file.number, [data[done:]], offset + done)):  # at most 2 GiB a time
+                done += got
+        except OSError as error:
+            raise DataError(f"{path}: expected a shard of a feature store: {error.strerror}; run again to have what is missing made") from error
+        if done != data.size:
+            raise DataError(f"{path}: expected {data.size} bytes from {offset}, found {done}; delete it to have the shard made again")
 
     def sums(self, keys: Sequence[str]) -> Sums | None:
-        """Sums of these rows, in this order; None where some have none (arrays without a time axis)."""
+        """Sums of these rows as stored, in this order; None where some have none (arrays without a time axis)."""
         import pyarrow.parquet as pq
 
-        parts: dict[int, dict] = {}
-        out: list[list] = [[], [], [], [], []]
-        for key in keys:
-            shard, row, columns = self._columns(key)
-            if shard not in parts:
-                table = pq.read_table(self.folder / f"{self._order[shard]}.parquet", columns=["sum", "squares", "minimum", "maximum"])
-                parts[shard] = {name: table[name] for name in table.column_names}
-            found = [parts[shard][name][row].as_py() for name in ("sum", "squares", "minimum", "maximum")]
-            if found[0] is None:
-                return None
-            shape = columns["shape"][row]
-            out[0].append(shape[-1])
-            for values, into in zip(found, out[1:]):
-                into.append(np.asarray(values, np.float64).reshape(shape[:-1]))
-        if len({value.shape for value in out[1]}) > 1:
+        shapes = [self.shape(key) for key in keys]
+        if len({shape[:-1] for shape in shapes}) != 1:
             return None
-        return Sums(np.asarray(out[0]), *(np.stack(values) for values in out[1:]))
+        places, width = np.array([self.rows[key] for key in keys]), math.prod(shapes[0][:-1])
+        out = np.empty((len(SUMS), len(keys), width))
+        for shard in np.unique(places >> 32).tolist():
+            with pq.ParquetFile(self.folder / f"{self._order[shard]}.parquet", memory_map=False) as file:
+                table = file.read(columns=list(SUMS), use_threads=False)
+            at = np.flatnonzero(places >> 32 == shard)
+            rows = places[at] & 0xFFFFFFFF
+            for values, name in zip(out, SUMS):
+                column = table[name].combine_chunks()
+                ends = column.offsets.to_numpy()
+                if (ends[rows + 1] - ends[rows] != width).any():
+                    return None
+                values[at] = column.values.to_numpy()[ends[rows][:, None] + np.arange(width)]
+        return Sums(np.array([shape[-1] for shape in shapes]), *out.reshape(len(SUMS), len(keys), *shapes[0][:-1]))
 
-    def write(self, rows: Iterable[tuple[str, Array]]) -> None:
-        """Add one shard. Its name follows from its keys, so two processes that write the same shard do not disturb each other."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
 
-        rows = list(rows)
-        if not rows:
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if not (self.folder / "prefix.json").exists():
-            atomic_write(self.folder / "prefix.json", json.dumps(self.prefix, indent=1, sort_keys=True, default=list))
-        name = "shard-" + blake2b("\n".join(key for key, _ in rows).encode(), digest_size=8).hexdigest()
-        sizes = [array.data.size for _, array in rows]
-        described = [_describe(key, array, offset) for (key, array), offset in zip(rows, np.cumsum([0, *sizes]).tolist())]
-        schema = pa.schema([("key", pa.string()), ("audio", pa.string()), ("start", pa.float64()), ("stop", pa.float64()),
-                            ("offset", pa.int64()), ("shape", pa.list_(pa.int64())), ("rate", pa.float64()), ("hop", pa.float64()),
-                            ("first", pa.float64()), ("by", pa.float64()), ("speed", pa.float64()),
-                            *((column, pa.list_(pa.float64())) for column in ("sum", "squares", "minimum", "maximum"))],
-                           metadata={"elements": str(sum(sizes))})
-        with atomic(self.folder / f"{name}.npy") as path, open(path, "wb") as handle:
-            np.lib.format.write_array_header_1_0(handle, {"descr": "<f4", "fortran_order": False, "shape": (sum(sizes),)})
-            for _, array in rows:
-                handle.write(np.ascontiguousarray(array.data, np.float32).data)
-        with atomic(self.folder / f"{name}.parquet") as path:
-            pq.write_table(pa.Table.from_pylist(described, schema=schema), path)
+class _File:
+    """An open file, closed with its last user: another thread may be reading when it is dropped."""
 
-    def close(self) -> None:
-        for handle in self._files.values():
-            os.close(handle)
-        self._files.clear()
+    def __init__(self, number: int):
+        self.number = number
 
-    __del__ = close
+    def __del__(self):
+        os.close(self.number)
+
+
+def _memory(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Memory that is used again by the next row: it stays in the processor's cache."""
+    size = math.prod(shape) * dtype.itemsize
+    if size > 1 << 22:
+        return np.empty(shape, dtype)
+    if not hasattr(_scratch, "memory"):
+        _scratch.memory = np.empty(1 << 22, np.uint8)
+    return _scratch.memory[:size].view(dtype).reshape(shape)
+
+
+def _convert(found: np.ndarray, into: np.ndarray) -> None:
+    if found.dtype == np.int16:
+        np.multiply(found, STEP, out=into)
+    elif found.dtype == np.float16:
+        import torch  # four times as fast as numpy here
+
+        torch.from_numpy(into).copy_(torch.from_numpy(found))
+    else:
+        into[...] = found
+
+
+def open_shard(path: Path, checked: bool = False) -> tuple[Any, np.dtype]:
+    """A shard's table (without the sums) and the type of its numbers. `checked`: all bytes are read and compared with their checksums.
+
+    Raises `DataError` that names what is wrong.
+    """
+    import pyarrow.parquet as pq  # 0.2 s, and needed only where features are
+
+    data = path.with_suffix(".npy")
+    try:
+        with pq.ParquetFile(path, memory_map=False, page_checksum_verification=checked) as file:
+            table = file.read(columns=None if checked else list(PLACE), use_threads=False)
+        about = {name: table.schema.metadata[name].decode() for name in (b"dtype", b"elements", b"digest")}
+        dtype = np.dtype(about[b"dtype"])
+        size, expected = data.stat().st_size, HEADER + int(about[b"elements"]) * dtype.itemsize
+        if size != expected:
+            raise ValueError(f"{size} bytes in {data.name}, {expected} expected")
+        if checked:
+            with open(data, "rb") as file:
+                if file_digest(file, _blake2b).hexdigest() != about[b"digest"]:
+                    raise ValueError(f"other bytes in {data.name} than were written")
+    except PermissionError as error:
+        raise DataError(f"{path}: expected a shard of a feature store that may be read: {error.strerror}") from error
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: expected a shard of a feature store, found {error}; delete the file to have it made again") from error
+    return table, dtype
+
+
+def _blake2b() -> Any:
+    return blake2b(digest_size=16)
+
+
+def write_shard(folder: Path, prefix: Mapping[str, Any], rows: Iterable[tuple[str, Array]]) -> None:
+    """Add a shard of these rows, (row key, array), to the store of a prefix. Arrays are float32, or all float16."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = list(rows)
+    if not rows:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "prefix.json").exists():
+        atomic_write(folder / "prefix.json", json.dumps(prefix, indent=1, sort_keys=True, default=list))
+    values = _packed([array.data for _, array in rows])
+    total, dtype = sum(one.size for one in values), values[0].dtype
+    header, digest = io.BytesIO(), _blake2b()
+    np.lib.format.write_array_header_1_0(header, {"descr": dtype.str, "fortran_order": False, "shape": (total,)})
+    for part in (header.getvalue(), *values):
+        digest.update(part)
+    name = blake2b("\n".join((*(key for key, _ in rows), digest.hexdigest())).encode(), digest_size=8).hexdigest()
+    described = [_describe(key, array, offset) for (key, array), offset in zip(rows, np.cumsum([0, *(one.size for one in values)]).tolist())]
+    schema = pa.schema([("key", pa.string()), ("audio", pa.string()), ("start", pa.float64()), ("stop", pa.float64()),
+                        ("offset", pa.int64()), ("shape", pa.list_(pa.int64())), ("rate", pa.float64()), ("hop", pa.float64()),
+                        ("first", pa.float64()), ("by", pa.float64()), ("speed", pa.float64()),
+                        *((column, pa.list_(pa.float64())) for column in SUMS)],
+                       metadata={"elements": str(total), "dtype": dtype.str, "digest": digest.hexdigest()})
+    with atomic(folder / f"shard-{name}.npy") as path, open(path, "wb") as handle:
+        handle.write(header.getvalue())
+        for one in values:
+            handle.write(one.data)
+    with atomic(folder / f"shard-{name}.parquet") as path:
+        pq.write_table(pa.Table.from_pylist(described, schema=schema), path, write_page_checksum=True)
+
+
+def _packed(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Of one type: float16 as they are, int16 if that gives the same bits for all, else float32."""
+    if arrays[0].dtype == np.float16:
+        return [np.ascontiguousarray(data) for data in arrays]
+    whole = []
+    for data in arrays:
+        steps = data / STEP
+        with np.errstate(invalid="ignore"):
+            whole.append(np.ascontiguousarray(steps.astype("<i2")))
+        if not np.array_equal((whole[-1] * STEP).view(np.int32), np.ascontiguousarray(data, "<f4").view(np.int32)):  # also -0.0 and NaN
+            return [np.ascontiguousarray(data, "<f4") for data in arrays]
+    return whole
 
 
 def _describe(key: str, array: Array, offset: int) -> dict[str, Any]:
