@@ -178,3 +178,12 @@ def test_lazy_that_fails(kind, says):
     with pytest.raises(ClipError, match=says) as error:
         decode(Lazy(fails, (kind,)))
     assert f"fails('{kind}',)" in str(error.value)
+
+
+@pytest.mark.parametrize("name, subtype", [("a.wav", "PCM_16"), ("a.wav", "PCM_24"), ("a.wav", "PCM_32"), ("a.flac", "PCM_16"),
+                                           ("a.flac", "PCM_24"), ("a.aiff", "PCM_24"), ("a.wav", "ULAW"), ("a.wav", "IMA_ADPCM")])
+def test_samples_are_the_floats_of_libsndfile(tmp_path, name, subtype):
+    full = np.random.default_rng(0).uniform(-1, 1, (2, 4000)).astype(np.float32)
+    full[:, :4] = [[-1, 1, 0, 2**-31], [1, -1, 2**-23, -2**-23]]
+    path = write(tmp_path / name, full, subtype=subtype)
+    assert np.array_equal(decode(File(path))[0], soundfile.read(path, dtype="float32", always_2d=True)[0].T)

@@ -28,6 +28,9 @@ _MP3_RUNUP = 32 * 1152
 _MP3_SLACK = 2 * 1152
 """Samples that may be missing in MP3: its header counts whole frames, and a broken last one decodes to nothing."""
 
+_WHOLE = {"PCM_16": ("int16", 2.0**-15), "PCM_24": ("int32", 2.0**-31)}
+"""What libsndfile reads as whole numbers several times faster than as floats, and what makes the same floats of them."""
+
 _SIZES = re.compile(r"^ *(?:data|SSND|riff|Data Size) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
 _RF64 = re.compile(r"Calculated frame count (\d+) does not match value from 'ds64' chunk of (\d+)")
 _OGG = re.compile("without an End-Of-Stream flag|lacks an end-of-stream bit")
@@ -88,11 +91,12 @@ def _read(file: File) -> tuple[np.ndarray, float]:
         mp3 = handle.format == "MP3"
         begin = max(0, first - _MP3_RUNUP) if mp3 else first
         handle.seek(begin)
-        sound = handle.read(last - begin, dtype="float32", always_2d=True)[first - begin:]
+        kind, scale = _WHOLE.get(handle.subtype, ("float32", 1.0))
+        sound = handle.read(last - begin, dtype=kind, always_2d=True)[first - begin:]
         if (missing := last - first - len(sound)) > (_MP3_SLACK if mp3 else 0):
             raise ClipError(f"{file}: the file is cut off: its header promises {missing / rate:.3f} s more than it holds; "
                             "fetch it again")
-    return np.ascontiguousarray(sound.T), float(rate)
+    return np.multiply(sound.T, np.float32(scale), dtype=np.float32, order="C"), float(rate)
 
 
 @contextmanager
