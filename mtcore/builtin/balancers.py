@@ -22,6 +22,6 @@ class Summing(Balancing):
     def __init__(self, weights: Mapping[str, float]):
         self.weights = dict(weights)
 
-    def backward(self, losses, shared, representation, rows):
+    def backward(self, losses, shared, representation, rows, last=True):
         if losses:
             sum(self.weights[task] * loss for task, loss in losses.items()).backward()

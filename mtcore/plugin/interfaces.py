@@ -370,11 +370,15 @@ class Balancing:
     """State of a balancer in one run; override what is needed. The loop owns scaling, accumulation, clipping and updates."""
 
     batches_per_update: int = 1
+    """Independent batches that one update needs: the loop draws so many times `accumulate` micro-batches, fewer at an epoch's end.
+    The i-th micro-batch of an update belongs to batch i mod `batches_per_update`."""
 
-    def backward(self, losses: Mapping[str, Tensor], shared: Sequence[Tensor], representation: Any, rows: Mapping[str, Any]) -> None:
+    def backward(self, losses: Mapping[str, Tensor], shared: Sequence[Tensor], representation: Any, rows: Mapping[str, Any],
+                 last: bool = True) -> None:
         """Add to `.grad`. Called once per micro-batch; each loss is the sum over the micro-batch's rows divided by the number of
         rows of the whole update, so that the micro-batches' losses add up to the update's mean. `losses` holds only the tasks that
-        the micro-batch has."""
+        the micro-batch has. `last`: whether it is the update's last one; what is combined once per update is combined then. Random
+        choices take torch's global generator, which the loop seeds before each update: nothing random is part of the state."""
         raise NotImplementedError
 
     def parameters(self) -> Iterable[Tensor]:
@@ -382,7 +386,7 @@ class Balancing:
         return ()
 
     def after_update(self, closure: Callable[[], Mapping[str, Tensor]]) -> None:
-        """After each update; `closure()` gives the losses anew."""
+        """After each update; `closure()` gives the update's losses anew, without gradients, with the same random choices."""
 
     def epoch_ended(self, means: Mapping[str, float]) -> None:
         """With the epoch's mean training loss per task."""

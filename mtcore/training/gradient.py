@@ -73,7 +73,8 @@ class GradientRun:
     def run(self, model: torch.nn.Module, data: RunData, folder: RunFolder, setup: Setup) -> None:
         self.model, self.data, self.folder, self.setup = model, data, folder, setup
         self.rows = {part: data.rows(part) for part in ("train", "validation", "test")}
-        self.per_epoch = max(1, -(-sum(1 for _ in setup.batches(1, stream(setup.seed, "sampler", 1))) // setup.accumulate))
+        self.micro_batches = setup.accumulate * setup.balancing.batches_per_update
+        self.per_epoch = max(1, -(-sum(1 for _ in setup.batches(1, stream(setup.seed, "sampler", 1))) // self.micro_batches))
         self.epochs = -(-setup.updates // self.per_epoch) if setup.updates else setup.epochs
         self.limit = setup.updates or self.epochs * self.per_epoch
         self.optimizer = build_optimizer(setup.optimizer, [*model.parameters(), *setup.balancing.parameters()])
@@ -98,7 +99,7 @@ class GradientRun:
         label = f"{self.folder.path.name} epoch {self.epoch}/{self.epochs}"
         self.model.train()
         updates = min(self.per_epoch, self.limit - self.update)
-        for drawn in setup.progress.track((list(islice(batches, setup.accumulate)) for _ in range(updates)), updates, label):
+        for drawn in setup.progress.track((list(islice(batches, self.micro_batches)) for _ in range(updates)), updates, label):
             if drawn:
                 self.one_update([self.rows["train"].batch(rows) for rows in drawn], total)
         self.train_losses = {name: value / count for name, (value, count) in total.items() if count}
@@ -108,26 +109,41 @@ class GradientRun:
         """One change of the parameters. A task's mean is over its rows in all micro-batches, so they are drawn first."""
         setup, model = self.setup, self.model
         self.update += 1
-        torch.manual_seed(derive(setup.seed, "forward", self.update) % 2**63)
         counts: dict[str, int] = {}
         for batch in micro:
             for name, rows in batch.rows.items():
                 counts[name] = counts.get(name, 0) + len(rows)
         self.optimizer.zero_grad(set_to_none=True)
-        for batch in micro:
-            output, losses = model(batch.inputs, batch.lengths, batch.rows), {}
-            for name, raw in _outputs(output).items():
-                values = setup.losses[name](raw, batch.targets.get(name), batch)
-                self._check_finite(name, values, batch)
-                losses[name] = values.sum() / counts[name]
-                total[name][0] += float(values.detach().double().sum())
-                total[name][1] += len(values)
-            shared = model.shared_parameters() if hasattr(model, "shared_parameters") else list(model.parameters())
-            setup.balancing.backward(losses, shared, getattr(output, "representation", None), batch.rows)
+        shared = model.shared_parameters() if hasattr(model, "shared_parameters") else list(model.parameters())
+        for batch, output, values in self._forward(micro):
+            losses = {name: rows.sum() / counts[name] for name, rows in values.items()}
+            for name, rows in values.items():
+                total[name][0] += float(rows.detach().double().sum())
+                total[name][1] += len(rows)
+            setup.balancing.backward(losses, shared, getattr(output, "representation", None), batch.rows, batch is micro[-1])
         if setup.clip:
             torch.nn.utils.clip_grad_norm_(model.parameters(), setup.clip)
         self.optimizer.step()
         self.schedule.step()
+        setup.balancing.after_update(lambda: self._losses_anew(micro, counts))
+
+    def _forward(self, micro: Sequence[Batch]) -> Iterator[tuple[Batch, Any, dict[str, torch.Tensor]]]:
+        """Each micro-batch with the model's output and the losses per row, with this update's random choices."""
+        torch.manual_seed(derive(self.setup.seed, "forward", self.update) % 2**63)
+        for batch in micro:
+            output, values = self.model(batch.inputs, batch.lengths, batch.rows), {}
+            for name, raw in _outputs(output).items():
+                values[name] = self.setup.losses[name](raw, batch.targets.get(name), batch)
+                self._check_finite(name, values[name], batch)
+            yield batch, output, values
+
+    @torch.no_grad()
+    def _losses_anew(self, micro: Sequence[Batch], counts: Mapping[str, int]) -> dict[str, torch.Tensor]:
+        losses: dict[str, torch.Tensor] = {}
+        for _, _, values in self._forward(micro):
+            for name, rows in values.items():
+                losses[name] = losses.get(name, 0) + rows.sum() / counts[name]
+        return losses
 
     def _check_finite(self, name: str, values: torch.Tensor, batch: Batch) -> None:
         if not torch.isfinite(values).all():
