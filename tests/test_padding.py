@@ -61,3 +61,15 @@ def test_what_differs_in_more_than_time_is_refused(make, generated):
         inputs={"main": {"extractor": "core.spectrogram"}})
     with pytest.raises(ExperimentError, match="one shape but for their length in time, found a/.*b/"):
         experiment.check()
+
+
+def test_workers_give_the_same_batches_in_order(uneven):
+    experiment = uneven(signal={"steps": []}, inputs={"main": {"extractor": "core.spectrogram", "steps": ["core.standardize"]}})
+    experiment.extract()
+    rows = experiment.runs()[0].data().rows("train")
+    drawn = [[0, 3, len(rows) - 1], [2], [5, 1]]
+    before = torch.random.get_rng_state()
+    for a, b in zip(rows.batches(drawn), rows.batches(drawn, workers=2), strict=True):
+        assert a.clips == b.clips and torch.equal(a.inputs["main"], b.inputs["main"])
+        assert torch.equal(a.targets["label"], b.targets["label"]) and torch.equal(a.rows["label"], b.rows["label"])
+    assert torch.equal(before, torch.random.get_rng_state())

@@ -219,7 +219,7 @@ def _fit_order(name: str, chains: Iterable[Chain]) -> list[str]:
 
 class Rows(torch.utils.data.Dataset):
     """The rows of one part of a run, a `torch.utils.data.Dataset` of (clip, window). `batch` gives any of them as a `Batch`;
-    with a DataLoader pass `collate_fn=list` is not needed: `__getitems__` gives the batch itself (`collate_fn=lambda batch: batch`)."""
+    `batches` does what a DataLoader would (whose `collate_fn` must hand `__getitems__`'s batch on as it is)."""
 
     def __init__(self, data: RunData, part: str):
         self.data, self.part, self.epoch = data, part, 0
@@ -262,6 +262,14 @@ class Rows(torch.utils.data.Dataset):
 
     def __getitems__(self, rows: Sequence[int]) -> Batch:
         return self.batch(rows)
+
+    def batches(self, drawn: Iterable[Sequence[int]], workers: int = 0) -> Iterator[Batch]:
+        """A batch for each list of rows, in order; `workers` processes prepare them ahead, to the same bits."""
+        if not workers:
+            yield from map(self.batch, drawn)
+            return
+        # a generator of its own: a loader draws from torch's shared one otherwise
+        yield from torch.utils.data.DataLoader(self, batch_sampler=drawn, collate_fn=_itself, num_workers=workers, generator=torch.Generator())
 
     def batch(self, rows: Sequence[int]) -> Batch:
         """These rows of the current `epoch` as tensors; random steps draw for training only (or for the parts they name)."""
@@ -318,6 +326,10 @@ class Rows(torch.utils.data.Dataset):
             longest = max(one.shape[1] for one in frames)
             return torch.stack([torch.nn.functional.pad(one, (0, longest - one.shape[1])) for one in frames])
         return torch.tensor(np.asarray(values, np.float32))
+
+
+def _itself(batch: Batch) -> Batch:
+    return batch
 
 
 def rasterise(events: Sequence[tuple[float, float, int]], labels: int, array: Array) -> torch.Tensor:
