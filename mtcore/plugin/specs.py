@@ -39,6 +39,7 @@ class Example:
     arrays      of an extractor or preparer: two or more arrays as it meets them; default: the kit's own sound or features
     rate        in Hz, of `arrays` that are signals
     axis        of `arrays` that are features with a time axis
+    materials   of a preparer, by name: what has draw(rng) -> float32 [channels, n], at the rate of the arrays it meets
     """
 
     parameters: Mapping[str, Any] = field(default_factory=dict)
@@ -46,6 +47,7 @@ class Example:
     arrays: tuple[Any, ...] = ()
     rate: float | None = None
     axis: Any = None
+    materials: Mapping[str, Any] = field(default_factory=dict)
 
 
 class ReaderSpec(Spec):

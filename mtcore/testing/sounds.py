@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Mapping
 
 import numpy as np
 
@@ -77,9 +78,10 @@ def situations(subject: Subject) -> list[Situation]:
         timed = example.rate is not None or example.axis is not None
         shapes = {(*array.shape[:-1], None) if timed else array.shape for array in example.arrays}
         arrays = tuple(np.asarray(array, np.float32) for array in example.arrays)
-        return [Situation("its example", Context(shape, example.rate, example.axis), arrays) for shape in sorted(shapes, key=str)[:1]]
+        return [Situation("its example", Context(shape, example.rate, example.axis, example.materials), arrays)
+                for shape in sorted(shapes, key=str)[:1]]
     tried, refusals = [], []
-    for situation in _usual(acts_on):
+    for situation in _usual(acts_on, example.materials):
         try:
             component.prepare(situation.context)
             tried.append(situation)
@@ -90,11 +92,11 @@ def situations(subject: Subject) -> list[Situation]:
     return tried
 
 
-def _usual(acts_on: tuple[str, ...]) -> list[Situation]:
+def _usual(acts_on: tuple[str, ...], materials: Mapping[str, Any]) -> list[Situation]:
     lengths = (1.0, 1.3, 0.8, 1.1, 1.0)
     found = []
     if "signal" in acts_on:
-        found += [Situation(f"sound of {channels} channels", Context((channels, None), rate=16000.0),
+        found += [Situation(f"sound of {channels} channels", Context((channels, None), rate=16000.0, materials=materials),
                             tuple(sound(i, seconds * SECONDS, 16000, channels) for i, seconds in enumerate(lengths)))
                   for channels in (1, 2)]
     if "feature" in acts_on:
