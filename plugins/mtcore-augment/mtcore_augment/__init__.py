@@ -1,0 +1,1 @@
+"""Augmentations of sound and features for mtcore."""
