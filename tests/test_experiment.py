@@ -420,3 +420,12 @@ def test_repeats_draw_all_folds_anew(make):
     assert len(twice) == 6 and all((a["a"] == b["a"]).all() for a, b in zip(once, twice))
     assert any((a["a"] != b["a"]).any() for a, b in zip(once, twice[3:]))
     assert sorted({int(clip) for fold in twice[3:] for clip in (fold["a"] == 2).nonzero()[0]}) == list(range(len(once[0]["a"])))
+
+
+def test_workers_change_nothing_but_time(make):
+    """Batches prepared by other processes give the same figures; the number of workers is no part of a run's identity."""
+    figures = []
+    for workers in (0, 2):
+        run = make(runs=f"runs{workers}", split={"folds": 1}, train={"epochs": 2, "batch_size": 8, "workers": workers}).run()[0]
+        figures.append((run.name, (run.folder.path / "metrics.jsonl").read_bytes()))
+    assert figures[0] == figures[1]

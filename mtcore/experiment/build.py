@@ -69,6 +69,9 @@ class Builder:
                                       f"step on {acts_on}s here")
         return steps
 
+    def batch_steps(self) -> list[Step]:
+        return self._steps(self.config.batch.steps, "batch.steps", "batch")
+
     def trunks(self) -> tuple[dict[str, Named], dict[str, list[str]]]:
         """Trunks by name, and the inputs that each takes."""
         values = self.config.model.trunks or {"main": self.config.model.trunk}
@@ -165,6 +168,8 @@ class Builder:
                       "sampler": self.make("sampler", train.sampler, "train.sampler").described(),
                       "balancer": self.make("balancer", train.balancer, "train.balancer").described(),
                       "trainer": self.make("trainer", train.trainer, "train.trainer").described()},
+            "batch": [self._step(step) for step in self.batch_steps()],
+            "evaluation": dict(vars(config.evaluation)),
         }
 
     @staticmethod

@@ -13,6 +13,7 @@ from ..extracting.fill import array_of, rows_of
 from ..preparing.data import Input, Material, RunData
 from ..progress import Progress
 from ..reading.dataset import Dataset
+from ..streams import stream
 from ..training.optimizers import build_optimizer, build_schedule
 from .corpus import grouping
 
@@ -64,6 +65,8 @@ def _check_run(experiment: Experiment, run: Run, clips: int) -> list[str]:
     build_schedule(setup.scheduler, build_optimizer(setup.optimizer, model.parameters()), 1)
     rows = data.rows("train")
     batch = rows.batch(range(min(len(rows), 2 * clips)))
+    for step, prepared in setup.batch_steps:
+        batch = prepared.apply(batch, {}, stream(data.seed, "check", step.id))
     output, losses = model(batch.inputs, batch.lengths, batch.rows), {}
     for name, raw in (output if isinstance(output, Mapping) else output.tasks).items():
         losses[name] = setup.losses[name](raw, batch.targets.get(name), batch).mean()

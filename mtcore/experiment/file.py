@@ -19,7 +19,7 @@ from ..errors import ExperimentError
 __all__ = ["Config", "load", "override", "parse"]
 
 Use = str | dict[str, Any] | Any
-NOT_YET = {"teachers": "teachers", "batch": "steps on whole batches", "evaluation": "figures per window"}
+NOT_YET = {"teachers": "teachers"}
 """Keys of the design that are not built."""
 
 
@@ -124,6 +124,17 @@ class TrainConfig:
     stop: StopConfig = field(default_factory=StopConfig)
     clip: float | None = None
     threads: int = 1
+    workers: int = 0
+
+
+@dataclass(kw_only=True)
+class BatchConfig:
+    steps: list[Any] = field(default_factory=list)
+
+
+@dataclass(kw_only=True)
+class EvaluationConfig:
+    windows: typing.Literal["clip", "each"] = "clip"
 
 
 @dataclass(kw_only=True)
@@ -146,6 +157,8 @@ class Config:
     split: SplitConfig = field(default_factory=SplitConfig)
     tasks: dict[str, TaskConfig] = field(default_factory=dict)
     train: TrainConfig = field(default_factory=TrainConfig)
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
     vary: dict[str, Any] = field(default_factory=dict)
 
@@ -208,6 +221,7 @@ def parse(data: Mapping[str, Any]) -> Config:
                   for name in config.materials),
                 *((dataset.parts == [], f"datasets.{name}.parts: expected at least one part") for name, dataset in config.datasets.items()),
                 (config.split.repeats < 1, f"split.repeats: expected at least 1, found {config.split.repeats}"),
+                (train.workers < 0, f"train.workers: expected 0 or more, found {train.workers}"),
                 (train.threads < 1, f"train.threads: expected at least 1, found {train.threads}"),
                 (train.clip is not None and not train.clip > 0, f"train.clip: expected a norm above 0, found {train.clip}"),
                 (any(mark in config.name for mark in "/\\\0") or config.name in ("", ".", ".."), f"name: expected a folder's name, found {config.name!r}")]

@@ -20,6 +20,7 @@ from ..errors import ExperimentError, MtcoreError
 from ..extracting.chain import Chain
 from ..extracting.fill import Wanted, fill, rows_of
 from ..extracting.store import Store
+from ..plugin import Context
 from ..plugin.registry import Registry, get_registry
 from ..preparing.data import Input, Material, RunData
 from ..progress import Progress
@@ -112,7 +113,9 @@ class Run:
             batches=sampler.build(data.rows("train").sampler_index(), train.batch_size),
             reporters=Reporters(reporting, self.folder.log), optimizer=builder.optimizer(), scheduler=builder.scheduler(), progress=progress,
             seed=self.config.seed, **self.length, batch_size=train.batch_size, accumulate=train.accumulate, clip=train.clip,
-            watched=train.stop.on if train.stop.on != "loss" else "", patience=train.stop.patience)
+            watched=train.stop.on if train.stop.on != "loss" else "", patience=train.stop.patience, workers=train.workers,
+            each_window=self.config.evaluation.windows == "each",
+            batch_steps=[(step, step.component.prepare(Context((), tasks=data.tasks))) for step in builder.batch_steps()])
 
     def execute(self, progress: Progress) -> None:
         """Train, or continue, until done."""

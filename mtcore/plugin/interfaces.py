@@ -172,12 +172,14 @@ class Sums(NamedTuple):
 @dataclass(frozen=True)
 class Context:
     """What a step meets: `rate` in Hz for signals (or None), `axis` for features (or None), and the shape of the arrays, with
-    None where it differs from clip to clip. The last dimension is time wherever there is a rate or an axis."""
+    None where it differs from clip to clip. The last dimension is time wherever there is a rate or an axis. `materials` by name
+    have `draw(rng)`; steps on batches get the run's `tasks` and no shape."""
 
     shape: tuple[int | None, ...]
     rate: float | None = None
     axis: Axis | None = None
     materials: Mapping[str, Any] = field(default_factory=dict)
+    tasks: Mapping[str, Task] = field(default_factory=dict)
 
     def then(self, apply: Callable, **changes: Any) -> Prepared:
         """A `Prepared` that keeps this context's rate, axis and shape except for `changes`."""

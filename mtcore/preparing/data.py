@@ -285,7 +285,7 @@ class Rows(torch.utils.data.Dataset):
             if has:
                 having[name] = torch.tensor(has)
                 targets[name] = self._targets(task, [values[i] for i in has], [timed[i] for i in has] if timed else None)
-        return Batch(inputs, targets, having, [self._key(row) for row in rows],
+        return Batch(inputs, targets, having, [self.key(row) for row in rows],
                      {name: torch.tensor(found) for name, found in lengths.items()} if padded else None)
 
     def _stacked(self, name: str, found: list[Array], rows: Sequence[int]) -> torch.Tensor:
@@ -296,19 +296,20 @@ class Rows(torch.utils.data.Dataset):
         joined = np.zeros((len(found), *longest.data.shape), np.float32)
         for place, array in enumerate(found):
             if not _alike(array, longest):
-                raise ExperimentError(f"inputs.{name}: rows of one batch need one shape but for their length in time; {self._key(rows[place])} "
+                raise ExperimentError(f"inputs.{name}: rows of one batch need one shape but for their length in time; {self.key(rows[place])} "
                                       f"has {array.data.shape}, others have {longest.data.shape}. {DIFFERENT}")
             joined[place, ..., :array.data.shape[-1]] = array.data
         return torch.from_numpy(joined)
 
-    def _key(self, row: int) -> str:
+    def key(self, row: int) -> str:
+        """"dataset/clip id" of a row."""
         d, c, _ = self.index[row]
         return self.data.datasets[d].key(c)
 
     def _array(self, row: int, name: str) -> Array:
         d, c, w = (int(v) for v in self.index[row])
         one = self.data.input(d, name)
-        draw = Draw(self.data.seed, self.epoch, self._key(row), self.part, name)
+        draw = Draw(self.data.seed, self.epoch, self.key(row), self.part, name)
         return one.chain.run(one.store.read(one.keys[c]), one.chain.cut, len(one.chain.steps), self.data.state(d, name), draw, w)
 
     def _targets(self, task: Task, values: list, arrays: list[Array] | None) -> torch.Tensor:

@@ -14,15 +14,15 @@ __all__ = ["figures", "predict"]
 
 
 @torch.no_grad()
-def predict(model: torch.nn.Module, heads: Mapping[str, Head], losses: Mapping[str, Any], rows: Rows, batch_size: int
-            ) -> tuple[dict[str, Predictions], dict[str, float]]:
-    """Predictions and mean loss per task over all rows of a part, in their order."""
+def predict(model: torch.nn.Module, heads: Mapping[str, Head], losses: Mapping[str, Any], rows: Rows, batch_size: int,
+            workers: int = 0, each_window: bool = False) -> tuple[dict[str, Predictions], dict[str, float]]:
+    """Predictions and mean loss per task over all rows of a part, in their order: per clip or, for all but events, per window, which is
+    called "dataset/clip id#number" then."""
     data, gathered, total = rows.data, {name: {} for name in heads}, {name: [0.0, 0] for name in heads}
     frames: dict[str, tuple[float, float]] = {}
     model.eval()
-    for start in range(0, len(rows), batch_size):
-        chosen = range(start, min(start + batch_size, len(rows)))
-        batch = rows.batch(chosen)
+    drawn = [range(start, min(start + batch_size, len(rows))) for start in range(0, len(rows), batch_size)]
+    for chosen, batch in zip(drawn, rows.batches(drawn, workers)):
         output = model(batch.inputs, batch.lengths, batch.rows)
         for name, raw in _outputs(output).items():
             values = losses[name](raw, batch.targets.get(name), batch)
@@ -30,14 +30,17 @@ def predict(model: torch.nn.Module, heads: Mapping[str, Head], losses: Mapping[s
             total[name][1] += len(values)
             scores = heads[name].scores(data.tasks[name], raw).double().numpy()
             for place, score in zip(batch.rows[name].tolist(), scores):
-                gathered[name].setdefault(batch.clips[place], []).append((chosen[place], score))
+                clip = batch.clips[place]
+                if each_window and data.tasks[name].kind != "events":
+                    clip += f"#{rows.index[chosen[place], 2]}"
+                gathered[name].setdefault(clip, []).append((chosen[place], score))
     predictions = {}
     encoded = {d.key(c): targets for d in data.datasets for c, targets in enumerate(data.encoded[d.name])}
     counts = {name: one.counts for name, one in data.statistics().items()}
     for name, head in heads.items():
         task, clips = data.tasks[name], list(gathered[name])
         trained = None if counts[name] is None else tuple(np.flatnonzero(counts[name]).tolist())
-        targets: Any = [encoded[clip].get(name) for clip in clips]
+        targets: Any = [encoded[rows.key(gathered[name][clip][0][0])].get(name) for clip in clips]
         hop = first = 0.0
         if task.kind == "events":
             scores: Any = []

@@ -10,14 +10,14 @@ from __future__ import annotations
 import math
 import pickle
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any, Callable, Iterator, Mapping, Sequence
 
 import torch
 
 from ..errors import DataError, ExperimentError, TrainingError
-from ..plugin import Batch, Named, Trainer
+from ..plugin import Batch, Named, Prepared, Step, Trainer
 from ..preparing.data import RunData
 from ..progress import Progress
 from ..runfolder import RunFolder, atomic
@@ -50,6 +50,9 @@ class Setup:
     clip: float | None = None
     watched: str = ""
     patience: int | None = None
+    workers: int = 0
+    each_window: bool = False
+    batch_steps: Sequence[tuple[Step, Prepared]] = ()
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -95,15 +98,24 @@ class GradientRun:
     def train_epoch(self) -> None:
         setup, self.rows["train"].epoch = self.setup, self.epoch
         total = {name: [0.0, 0] for name in setup.heads}
-        batches = setup.batches(self.epoch, stream(setup.seed, "sampler", self.epoch))
+        drawn = setup.batches(self.epoch, stream(setup.seed, "sampler", self.epoch))
+        batches = map(self._stepped, self.rows["train"].batches(drawn, setup.workers), count(1))
         label = f"{self.folder.path.name} epoch {self.epoch}/{self.epochs}"
         self.model.train()
         updates = min(self.per_epoch, self.limit - self.update)
-        for drawn in setup.progress.track((list(islice(batches, self.micro_batches)) for _ in range(updates)), updates, label):
-            if drawn:
-                self.one_update([self.rows["train"].batch(rows) for rows in drawn], total)
+        for micro in setup.progress.track((list(islice(batches, self.micro_batches)) for _ in range(updates)), updates, label):
+            if micro:
+                self.one_update(micro, total)
         self.train_losses = {name: value / count for name, (value, count) in total.items() if count}
         setup.balancing.epoch_ended(self.train_losses)
+
+    def _stepped(self, batch: Batch, number: int) -> Batch:
+        """A batch, the number-th of its epoch, after the steps on whole batches."""
+        for step, prepared in self.setup.batch_steps:
+            rng = stream(self.setup.seed, "batch step", step.id, self.epoch, number)
+            if step.p >= 1 or rng.random() < step.p:
+                batch = prepared.apply(batch, {}, rng)
+        return batch
 
     def one_update(self, micro: Sequence[Batch], total: dict[str, list]) -> None:
         """One change of the parameters. A task's mean is over its rows in all micro-batches, so they are drawn first."""
@@ -215,7 +227,8 @@ class GradientRun:
 
     def _evaluate(self, part: str) -> tuple[dict, dict]:
         setup = self.setup
-        predictions, losses = predict(self.model, setup.heads, setup.losses, self.rows[part], setup.batch_size)
+        predictions, losses = predict(self.model, setup.heads, setup.losses, self.rows[part], setup.batch_size, setup.workers,
+                                      setup.each_window)
         return predictions, figures(predictions, losses, setup.metrics)
 
     def _write(self, found: Mapping[str, Any], checkpoint: str | None, epoch: int | None = None) -> None:

@@ -22,3 +22,5 @@ def mtcore_register_preparers():
     yield PreparerSpec("spec_augment", "mtcore_augment.masks:SpecAugment", "Random bands and stretches of features hidden")
     yield PreparerSpec("audiomentations", "mtcore_augment.library:Audiomentations", "A transform of the library audiomentations",
                        example="mtcore_augment.examples:audiomentations")
+    yield PreparerSpec("mixup", "mtcore_augment.batches:Mixup", "Weighted means of two rows of a batch and of their targets")
+    yield PreparerSpec("cutmix", "mtcore_augment.batches:Cutmix", "A stretch of another row of the batch, and its share of the targets")
