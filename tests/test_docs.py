@@ -179,6 +179,11 @@ def test_attributes_that_steps_and_readers_have():
             key for key, hint in vars(kind)["__annotations__"].items() if "ClassVar" in hint]
 
 
+def test_tasks():
+    told = [cells[0] for cells in rows(document("plugins/reader.md"), "| task | a clip's target |")]
+    assert told == [f"Task.{kind}({', '.join(inspect.signature(getattr(plugin.Task, kind)).parameters)})" for kind in KINDS]
+
+
 def test_what_a_step_becomes():
     table = document("plugins/preparer.md").split("| argument | |\n|---|---|\n")[1].split("\n\n")[0]
     told = re.findall(r"`(\w+)(\(.*?\))?`", " ".join(line.split(" | ")[0] for line in table.splitlines()))
@@ -327,4 +332,4 @@ def test_the_plugin_of_the_other_pages_works(tmp_path):
     for page in pages:
         author.follow(page, "mtcore-birds")
     author.run("pytest mtcore-birds -W error -k 'test_birds or plugin.'")  # the other checks have been run by check-plugin
-    assert "14 passed" in author.out, author.out
+    assert f"{4 + len(RULES['plugin'])} passed" in author.out, author.out
