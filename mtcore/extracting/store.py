@@ -12,6 +12,7 @@ import json
 import math
 import os
 import threading
+import time
 from contextlib import suppress
 from hashlib import blake2b, file_digest
 from pathlib import Path
@@ -24,12 +25,14 @@ from ..plugin import Axis, Sums
 from ..runfolder import atomic, atomic_write
 from .chain import Array
 
-__all__ = ["Store", "open_shard", "row_key", "write_shard"]
+__all__ = ["Shelf", "Store", "open_shard", "row_key", "write_shard"]
 
 HEADER = 128
 """Bytes before the data: what an npy header of one dimension is padded to."""
 FILES = 256
 """Open files per store; many systems allow a process 1024 in all."""
+SCRATCH = 1 << 22
+"""Bytes that each thread keeps for rows which are cut or converted; larger rows take memory of their own."""
 STEP = np.float32(2.0**-15)
 """What one step of an int16 is worth: the samples of 16-bit recordings lie in [-1, 1)."""
 PLACE = ("key", "offset", "shape", "rate", "hop", "first", "by", "speed")
@@ -112,32 +115,45 @@ class Store:
             shape, out = (1,), out.reshape(1)
         if out.shape[:-1] != shape[:-1]:
             raise ValueError(f"{key}: expected memory of the shape {[*shape[:-1], 'n']}, found {list(out.shape)}")
-        frames = max(min(out.shape[-1], shape[-1] - first), 0)
-        into = out[..., :frames]
-        if math.prod(shape[:-1]) == 1:  # one row of frames: the others need not be read
-            shape, offset, first = into.shape, offset + first, 0
-        straight = dtype == np.float32 and into.shape == shape and into.flags.c_contiguous
-        found = into if straight else _memory(shape, dtype)
-        self._fill(found.reshape(-1).view(np.uint8), shard, HEADER + offset * dtype.itemsize)
+        length, (*before, wanted) = shape[-1], out.shape
+        frames, lead = max(min(wanted, length - first), 0), math.prod(before)
+        into = out if frames == wanted else out[..., :frames]
+        if lead == 1:  # one row of frames: the others need not be read
+            length, offset, first = frames, offset + first, 0
+        straight = frames == length and dtype == np.float32 and into.flags.c_contiguous
+        if straight:
+            flat = into.reshape(-1).view(np.uint8)
+        else:
+            flat = _memory(lead * length * dtype.itemsize)
+        self._fill(flat, shard, HEADER + offset * dtype.itemsize)
         if not straight:
-            _convert(found[..., first:first + frames], into)
-        out[..., frames:] = 0
+            found = flat.view(dtype).reshape(*before, length)
+            _convert(found if frames == length else found[..., first:first + frames], into)
+        if frames < wanted:
+            out[..., frames:] = 0
         return frames
 
     def _fill(self, data: np.ndarray, shard: int, offset: int) -> None:
-        path = self.folder / f"{self._order[shard]}.npy"
-        file, done = self._files.get(shard), 0
+        """Bytes of a shard's file from `offset` on; in one call up to 2 GiB."""
+        size, done = len(data), 0
         try:
-            if file is None:
-                while len(self._files) >= FILES:
-                    self._files.pop(next(iter(self._files)), None)
-                file = self._files[shard] = _File(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
-            while done < data.size and (got := os.preadv(file.number, [data[done:]], offset + done)):  # at most 2 GiB a time
+            file = self._files.get(shard) or self._open(shard)
+            while done < size and (got := os.preadv(file.number, [data[done:] if done else data], offset + done)):
                 done += got
         except OSError as error:
-            raise DataError(f"{path}: expected a shard of a feature store: {error.strerror}; run again to have what is missing made") from error
-        if done != data.size:
-            raise DataError(f"{path}: expected {data.size} bytes from {offset}, found {done}; delete it to have the shard made again")
+            raise DataError(f"{self._path(shard)}: expected a shard of a feature store: {error.strerror}; run again to have what is missing "
+                            "made") from error
+        if done != size:
+            raise DataError(f"{self._path(shard)}: expected {size} bytes from {offset}, found {done}; delete it to have the shard made again")
+
+    def _path(self, shard: int) -> Path:
+        return self.folder / f"{self._order[shard]}.npy"
+
+    def _open(self, shard: int) -> _File:
+        while len(self._files) >= FILES:
+            self._files.pop(next(iter(self._files)), None)
+        file = self._files[shard] = _File(os.open(self._path(shard), os.O_RDONLY | os.O_CLOEXEC))
+        return file
 
     def sums(self, keys: Sequence[str]) -> Sums | None:
         """Sums of these rows as stored, in this order; None where some have none (arrays without a time axis)."""
@@ -172,14 +188,13 @@ class _File:
         os.close(self.number)
 
 
-def _memory(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Memory that is used again by the next row: it stays in the processor's cache."""
-    size = math.prod(shape) * dtype.itemsize
-    if size > 1 << 22:
-        return np.empty(shape, dtype)
+def _memory(size: int) -> np.ndarray:
+    """Bytes that the next row uses again: they stay in the processor's cache."""
+    if size > SCRATCH:
+        return np.empty(size, np.uint8)
     if not hasattr(_scratch, "memory"):
-        _scratch.memory = np.empty(1 << 22, np.uint8)
-    return _scratch.memory[:size].view(dtype).reshape(shape)
+        _scratch.memory = np.empty(SCRATCH, np.uint8)
+    return _scratch.memory[:size]
 
 
 def _convert(found: np.ndarray, into: np.ndarray) -> None:
@@ -281,3 +296,36 @@ def _describe(key: str, array: Array, offset: int) -> dict[str, Any]:
         row |= {"sum": exact.sum(-1).ravel(), "squares": np.square(exact).sum(-1).ravel(),
                 "minimum": exact.min(-1).ravel(), "maximum": exact.max(-1).ravel()}
     return row
+
+
+class Shelf:
+    """A store as it lies on disk, looked at without using it: `prefix`, `used` (when last, in seconds since 1970), `size` in bytes."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.key, about = folder, folder.name, folder / "prefix.json"
+        try:
+            self.prefix = json.loads(about.read_text(encoding="utf-8")) if about.exists() else {}
+        except ValueError as error:
+            raise DataError(f"{about}: expected what the store holds, as JSON, found {error}; delete the folder") from error
+        self.used = (about if about.exists() else folder).stat().st_mtime
+        self.size = sum(path.stat().st_size for path in folder.iterdir())
+
+    def shards(self) -> list[Path]:
+        return sorted(self.folder.glob("shard-*.parquet"))
+
+    def leftovers(self, age: float = 86400.0) -> list[Path]:
+        """What killed processes left, when it is so many seconds old: half-written files, and data without its Parquet."""
+        return [path for path in self.folder.iterdir() if path.stat().st_mtime < time.time() - age and (
+            path.suffix == ".aside" or (path.suffix == ".npy" and not path.with_suffix(".parquet").exists()))]
+
+    def remove(self) -> None:
+        """All of it, each shard's Parquet first: what is left by a kill, or being added, stays valid."""
+        for path in self.shards():
+            path.unlink(missing_ok=True)
+            path.with_suffix(".npy").unlink(missing_ok=True)
+        for path in self.leftovers():
+            path.unlink(missing_ok=True)
+        if not self.shards():
+            (self.folder / "prefix.json").unlink(missing_ok=True)
+            with suppress(OSError):  # somebody is writing
+                self.folder.rmdir()
