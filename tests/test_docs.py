@@ -188,6 +188,8 @@ def test_what_a_step_becomes():
     table = document("plugins/preparer.md").split("| argument | |\n|---|---|\n")[1].split("\n\n")[0]
     told = re.findall(r"`(\w+)(\(.*?\))?`", " ".join(line.split(" | ")[0] for line in table.splitlines()))
     assert {name for name, _ in told} == {field.name for field in dataclasses.fields(plugin.Prepared)}
+    context = re.findall(r"^\| `context\.(\w+)` \|", document("plugins/preparer.md"), re.M)
+    assert context == [field.name for field in dataclasses.fields(plugin.Context)]
     assert [name + arguments for name, arguments in told if name + arguments not in plugin.Prepared.__doc__] == []
 
 
