@@ -1,0 +1,112 @@
+"""Gradient balancing: one gradient per task of the shared parameters, and one direction out of them per update.
+
+Row k of the matrix J [tasks, values] is the gradient of task k's loss times its `weight` of the experiment, added up over an update's
+micro-batches. Heads keep their own task's plain gradient. A task that an update lacks has no row in it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mtcore.plugin import TrainingError
+
+from .onepass import one_pass
+from .state import Keeping
+
+__all__ = ["ByGramian", "OfGradients", "simplex"]
+
+
+class OfGradients(Keeping):
+    """One backward pass per task and micro-batch. A method says what `direction` is."""
+
+    def __init__(self, weights: Mapping[str, float]):
+        super().__init__(weights)
+        self.micro = 0
+        self.jacobian: Tensor | None = None
+
+    def direction(self, jacobian: Tensor, present: list[int]) -> Tensor:
+        """[values] from J [n, values] of these n tasks."""
+        raise NotImplementedError
+
+    def batches(self, present: list[int]) -> list[Tensor]:
+        """J [n, values] of each independent batch of the update as if the others were not there; of all where one lacks a task."""
+        counts, whole = self.counts[:, present], self.jacobian.sum(0)[present]
+        return [torch.where(counts[b, :, None] > 0, self.jacobian[b, present] * (counts.sum(0) / counts[b].clamp_min(1))[:, None], whole)
+                for b in range(self.batches_per_update)]
+
+    def backward(self, losses, shared, representation, rows, last=True):
+        shared = [parameter for parameter in shared if parameter.requires_grad]
+        if not self.micro:
+            self.values, self.counts = torch.zeros(len(self.tasks)), torch.zeros(self.batches_per_update, len(self.tasks))
+            if last and self._at_once(losses, shared, representation, rows):
+                return
+            self._begin(shared)
+        batch = self.micro % self.batches_per_update
+        self.micro += 1
+        for number, (task, loss) in enumerate(losses.items(), 1):
+            i = self.index[task]
+            for parameter, view in zip(shared, self.views[batch][i]):
+                parameter.grad = view  # autograd adds to it in place
+            loss = self.weights[task] * loss
+            loss.backward(retain_graph=number < len(losses))
+            self.values[i] += loss.detach()
+            self.counts[batch, i] += len(rows[task]) if task in rows else 1
+        for parameter in shared:
+            parameter.grad = None
+        if last:
+            present = torch.nonzero(self.counts.sum(0)).flatten().tolist()
+            self.micro = 0
+            if present:
+                found = self.jacobian[0] if self.batches_per_update == 1 else self.jacobian.sum(0)
+                self._write(self.direction(found if len(present) == len(found) else found[present], present), shared)
+
+    def _at_once(self, losses: Mapping[str, Tensor], shared: list[Tensor], representation: Any, rows: Mapping[str, Any]) -> bool:
+        """Whether the update was made without J."""
+        return False
+
+    def _begin(self, shared: list[Tensor]) -> None:
+        if self.jacobian is None:
+            sizes = [parameter.numel() for parameter in shared]
+            like = shared[0] if shared else torch.zeros(0)
+            self.jacobian = torch.zeros(self.batches_per_update, len(self.tasks), sum(sizes), dtype=like.dtype, device=like.device)
+            self.views = [[[part.view_as(parameter) for part, parameter in zip(row.split(sizes), shared)] for row in batch]
+                          for batch in self.jacobian]
+        self.jacobian.zero_()
+
+    def _write(self, direction: Tensor, shared: list[Tensor]) -> None:
+        for parameter, part in zip(shared, direction.split([parameter.numel() for parameter in shared])):
+            parameter.grad = part.view_as(parameter)
+
+
+class ByGramian(OfGradients):
+    """Methods whose direction is a weighted sum of the tasks' gradients, with weights that follow from their inner products."""
+
+    def solve(self, gramian: np.ndarray, present: list[int]) -> np.ndarray:
+        """Weights [n] from J J^T, float64 [n, n]."""
+        raise NotImplementedError
+
+    def solved(self, gramian: Tensor, present: list[int]) -> Tensor:
+        weights = self.solve(gramian.double().numpy(force=True), present)
+        if not np.isfinite(weights).all():
+            norms = ", ".join(f"{self.tasks[i]} {norm:.3g}" for i, norm in zip(present, gramian.diagonal().sqrt().tolist()))
+            raise TrainingError(f"{type(self).__name__} found no finite weights for gradients of these norms: {norms}; lower the learning "
+                                "rate, or choose another train.balancer")
+        return torch.as_tensor(weights, dtype=gramian.dtype, device=gramian.device)
+
+    def direction(self, jacobian, present):
+        return self.solved(jacobian @ jacobian.T, present) @ jacobian
+
+    def _at_once(self, losses, shared, representation, rows):
+        weighted = {self.index[task]: self.weights[task] * loss for task, loss in losses.items()}
+        return one_pass(weighted, shared, representation, {self.index[task]: rows[task] for task in losses if task in rows}, self.solved)
+
+
+def simplex(values: np.ndarray, mass: float = 1.0) -> np.ndarray:
+    """The nearest point with no value below 0 and this sum (Duchi et al. 2008, "Efficient projections onto the l1-ball")."""
+    ordered = np.sort(values)[::-1]
+    excess = (np.cumsum(ordered) - mass) / np.arange(1, len(values) + 1)
+    return np.maximum(values - excess[np.nonzero(ordered > excess)[0][-1]], 0)
