@@ -69,11 +69,11 @@ class Chain:
         self.cut, self.reason = len(self.steps), "every step is deterministic and without fitted state: all of it is stored"
         for position, step in enumerate(self.steps):
             why = ("is random" if step.random else "is fitted" if step.fitted else "acts in some parts only" if step.parts
-                   else "cuts windows, which are views" if getattr(step.component, "window", False) else "")
+                   else "cuts windows, which are views" if step.window else "")
             if why:
                 self.cut, self.reason = position, f"{step.id} {why}"
                 break
-        windows = [i for i, step in enumerate(self.steps) if getattr(step.component, "window", False)]
+        windows = [i for i, step in enumerate(self.steps) if step.window]
         if len(windows) > 1:
             raise ExperimentError("at most one step `window` per input; found " + ", ".join(self.steps[i].id for i in windows))
         self.window = windows[0] if windows else None

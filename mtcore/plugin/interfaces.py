@@ -84,6 +84,10 @@ class Step(Named):
         return bool(getattr(self.component, "fitted", False))
 
     @property
+    def window(self) -> bool:
+        return bool(getattr(self.component, "window", False))
+
+    @property
     def random(self) -> bool:
         return bool(getattr(self.component, "random", False)) or self.p < 1
 
@@ -222,6 +226,7 @@ class Preparer(Component):
     acts_on: ClassVar[str | tuple[str, ...]] = "signal"
     fitted: ClassVar[bool] = False
     random: ClassVar[bool] = False
+    window: ClassVar[bool] = False
 
     @abstractmethod
     def prepare(self, context: Context) -> Prepared:
