@@ -21,8 +21,8 @@ from mtcore.plugin.registry import Registry
 def network(kind: str) -> torch.nn.Module:
     nn = torch.nn
     if kind == "cnn":
-        return nn.Sequential(nn.Unflatten(1, (1, 16, 24)), nn.Conv2d(1, 16, 3), nn.ReLU(), nn.Conv2d(16, 32, 3, stride=2), nn.ReLU(),
-                             nn.Conv2d(32, 64, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.LazyLinear(512), nn.ReLU())
+        return nn.Sequential(nn.Unflatten(1, (1, 16, 24)), nn.Conv2d(1, 16, 3), nn.ReLU(), nn.Conv2d(16, 32, 3, stride=2),
+                             nn.ReLU(), nn.Conv2d(32, 64, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.LazyLinear(512), nn.ReLU())
     widths = [384, 512, 512, 512, 512]
     return nn.Sequential(*(layer for a, b in zip(widths, widths[1:]) for layer in (nn.Linear(a, b), nn.ReLU())))
 
@@ -39,8 +39,8 @@ class Training:
         self.rows = {task: torch.arange(32) if kind == "shared" else torch.arange(i, 32, tasks) for i, task in enumerate(names)}
         self.balancing = registry.make("balancer", name).component.build(dict.fromkeys(names, 1.0))
         self.several = self.balancing.batches_per_update
-        self.optimizer = torch.optim.SGD([*self.trunk.parameters(), *(p for head in self.heads.values() for p in head.parameters()),
-                                          *self.balancing.parameters()], lr=1e-3)
+        heads = (p for head in self.heads.values() for p in head.parameters())
+        self.optimizer = torch.optim.SGD([*self.trunk.parameters(), *heads, *self.balancing.parameters()], lr=1e-3)
 
     def losses(self):
         vector, rate = self.trunk(self.data[0]), torch.nn.functional.cross_entropy
@@ -52,7 +52,8 @@ class Training:
         self.optimizer.zero_grad()
         for i in range(self.several):
             vector, losses = self.losses()
-            self.balancing.backward(losses, list(self.trunk.parameters()), {"main": Representation(vector)}, self.rows, i == self.several - 1)
+            self.balancing.backward(losses, list(self.trunk.parameters()), {"main": Representation(vector)}, self.rows,
+                                    i == self.several - 1)
         self.optimizer.step()
         self.balancing.after_update(lambda: self.losses()[1])
         return (time.perf_counter() - start) / self.several
@@ -83,7 +84,8 @@ def main() -> None:
     print(f"{'':24}" + "".join(f"{f'{kind} {tasks}':>10}" for kind, tasks in columns), flush=True)
     for name in ["core.sum", *names]:
         if not options.only or name.partition(".")[2] in options.only:
-            print(f"{name:24}" + "".join(f"{ratio(registry, name, kind, tasks, options.repeats):10.2f}" for kind, tasks in columns), flush=True)
+            found = [ratio(registry, name, kind, tasks, options.repeats) for kind, tasks in columns]
+            print(f"{name:24}" + "".join(f"{one:10.2f}" for one in found), flush=True)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,8 @@ class Recorder(Balancing):
     def after_update(self, closure):
         self.updates += 1
         anew = closure()
-        CALLS.append(("after", {task: loss.item() for task, loss in anew.items()}, any(loss.requires_grad for loss in anew.values())))
+        learned = any(loss.requires_grad for loss in anew.values())
+        CALLS.append(("after", {task: loss.item() for task, loss in anew.items()}, learned))
 
     def epoch_ended(self, means):
         CALLS.append(("epoch", dict(means)))
@@ -83,8 +84,8 @@ def test_the_closure_gives_the_updates_losses_anew(make, generated):
     """With a learning rate of 0 nothing has changed, dropout included; with one above they fall."""
     datasets = {"a": {"reader": generated(chosen=("label", "size"), missing=2)}}
     for rate, falls in ((0.0, False), (0.05, True)):
-        make(**BASE, runs=f"r{rate}", datasets=datasets, train={"epochs": 2, "batch_size": 4, "accumulate": 2, "balancer": Recorded(),
-                                                                "optimizer": {"use": "sgd", "lr": rate}}).run()
+        train = {"epochs": 2, "batch_size": 4, "accumulate": 2, "balancer": Recorded(), "optimizer": {"use": "sgd", "lr": rate}}
+        make(**BASE, runs=f"r{rate}", datasets=datasets, train=train).run()
         befores = [{task: sum(call[1].get(task, 0) for call in one) for task in ("label", "size")} for one in updates()]
         afters = [call[1] for call in CALLS if call[0] == "after"]
         assert not any(call[2] for call in CALLS if call[0] == "after") and len(befores) == len(afters)

@@ -54,7 +54,8 @@ class Adapted(Balancer):
 
 
 class DualCone(DualConeProjector):
-    """min v^T G v with v >= u: v = u + x, and x >= 0 has the least |L^T (u + x)| for G = L L^T. Without a solver beside scipy."""
+    """min v^T G v with v >= u: v = u + x, and x >= 0 has the least |L^T (u + x)| for G = L L^T. Without a solver beside
+    scipy."""
 
     def __call__(self, U, G):
         gramian = G.double().numpy()
@@ -66,8 +67,8 @@ class DualCone(DualConeProjector):
 
 @dataclass(frozen=True, kw_only=True)
 class PcGrad(Adapted):
-    """Each gradient, made orthogonal to each other one that it opposes, in drawn order; their sum (Yu et al. 2020, "Gradient surgery for
-    multi-task learning", algorithm 1)."""
+    """Each gradient, made orthogonal to each other one that it opposes, in drawn order; their sum (Yu et al. 2020, "Gradient
+    surgery for multi-task learning", algorithm 1)."""
 
     def rule(self):
         return aggregation.PCGradWeighting()
@@ -75,8 +76,8 @@ class PcGrad(Adapted):
 
 @dataclass(frozen=True, kw_only=True)
 class GradDrop(Adapted):
-    """For each value one sign is drawn by how much the gradients agree on it; those of that sign are added (Chen et al. 2020, "Just pick a
-    sign", algorithm 1)."""
+    """For each value one sign is drawn by how much the gradients agree on it; those of that sign are added (Chen et al. 2020,
+    "Just pick a sign", algorithm 1)."""
 
     def rule(self):
         return aggregation.GradDrop()
@@ -84,8 +85,8 @@ class GradDrop(Adapted):
 
 @dataclass(frozen=True, kw_only=True)
 class AlignedMtl(Adapted):
-    """The mean of the gradients after their principal components have been brought to one length (Senushkin et al. 2023, "Independent
-    component alignment")."""
+    """The mean of the gradients after their principal components have been brought to one length (Senushkin et al. 2023,
+    "Independent component alignment")."""
 
     scale: str = param("min", choices=("min", "median", "rmse"), help="that length: the smallest, median or root mean square")
 
@@ -95,8 +96,8 @@ class AlignedMtl(Adapted):
 
 @dataclass(frozen=True, kw_only=True)
 class ImtlG(Adapted):
-    """Weights of sum 1 whose direction has equal projections on all unit gradients (Liu et al. 2021, "Towards impartial multi-task
-    learning", gradient balance)."""
+    """Weights of sum 1 whose direction has equal projections on all unit gradients (Liu et al. 2021, "Towards impartial
+    multi-task learning", gradient balance)."""
 
     def rule(self):
         return aggregation.IMTLGWeighting()
@@ -114,8 +115,8 @@ class FairGrad(Adapted):
 
 @dataclass(frozen=True, kw_only=True)
 class UpGrad(Adapted):
-    """The mean of the gradients after each was projected on the cone of directions that harm no task (Quinton and Rey 2024, "Jacobian
-    descent for multi-objective optimization")."""
+    """The mean of the gradients after each was projected on the cone of directions that harm no task (Quinton and Rey 2024,
+    "Jacobian descent for multi-objective optimization")."""
 
     def rule(self):
         return aggregation.UPGradWeighting(projector=DualCone())
@@ -123,7 +124,8 @@ class UpGrad(Adapted):
 
 @dataclass(frozen=True, kw_only=True)
 class DualProj(Adapted):
-    """The mean gradient, projected on the cone of directions that harm no task (Lopez-Paz and Ranzato 2017, "Gradient episodic memory")."""
+    """The mean gradient, projected on the cone of directions that harm no task (Lopez-Paz and Ranzato 2017, "Gradient episodic
+    memory")."""
 
     def rule(self):
         return aggregation.DualProjWeighting(projector=DualCone())

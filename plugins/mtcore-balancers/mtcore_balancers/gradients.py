@@ -1,7 +1,7 @@
 """Gradient balancing: one gradient per task of the shared parameters, and one direction out of them per update.
 
-Row k of the matrix J [tasks, values] is the gradient of task k's loss times its `weight` of the experiment, added up over an update's
-micro-batches. Heads keep their own task's plain gradient. A task that an update lacks has no row in it.
+Row k of the matrix J [tasks, values] is the gradient of task k's loss times its `weight` of the experiment, added up over an
+update's micro-batches. Heads keep their own task's plain gradient. A task that an update lacks has no row in it.
 """
 
 from __future__ import annotations
@@ -33,9 +33,11 @@ class OfGradients(Keeping):
         raise NotImplementedError
 
     def batches(self, present: list[int]) -> list[Tensor]:
-        """J [n, values] of each independent batch of the update as if the others were not there; of all where one lacks a task."""
+        """J [n, values] of each independent batch of the update as if the others were not there; of all where one lacks a
+        task."""
         counts, whole = self.counts[:, present], self.jacobian.sum(0)[present]
-        return [torch.where(counts[b, :, None] > 0, self.jacobian[b, present] * (counts.sum(0) / counts[b].clamp_min(1))[:, None], whole)
+        scales = counts.sum(0) / counts.clamp_min(1)
+        return [torch.where(counts[b, :, None] > 0, self.jacobian[b, present] * scales[b, :, None], whole)
                 for b in range(self.batches_per_update)]
 
     def backward(self, losses, shared, representation, rows, last=True):
@@ -72,7 +74,8 @@ class OfGradients(Keeping):
         if self.jacobian is None:
             sizes = [parameter.numel() for parameter in shared]
             like = shared[0] if shared else torch.zeros(0)
-            self.jacobian = torch.zeros(self.batches_per_update, len(self.tasks), sum(sizes), dtype=like.dtype, device=like.device)
+            shape = self.batches_per_update, len(self.tasks), sum(sizes)
+            self.jacobian = torch.zeros(shape, dtype=like.dtype, device=like.device)
             self.views = [[[part.view_as(parameter) for part, parameter in zip(row.split(sizes), shared)] for row in batch]
                           for batch in self.jacobian]
         self.jacobian.zero_()
@@ -93,8 +96,8 @@ class ByGramian(OfGradients):
         weights = self.solve(gramian.double().numpy(force=True), present)
         if not np.isfinite(weights).all():
             norms = ", ".join(f"{self.tasks[i]} {norm:.3g}" for i, norm in zip(present, gramian.diagonal().sqrt().tolist()))
-            raise TrainingError(f"{type(self).__name__} found no finite weights for gradients of these norms: {norms}; lower the learning "
-                                "rate, or choose another train.balancer")
+            raise TrainingError(f"{type(self).__name__} found no finite weights for gradients of these norms: {norms}; lower the "
+                                "learning rate, or choose another train.balancer")
         return torch.as_tensor(weights, dtype=gramian.dtype, device=gramian.device)
 
     def direction(self, jacobian, present):
@@ -102,7 +105,8 @@ class ByGramian(OfGradients):
 
     def _at_once(self, losses, shared, representation, rows):
         weighted = {self.index[task]: self.weights[task] * loss for task, loss in losses.items()}
-        return one_pass(weighted, shared, representation, {self.index[task]: rows[task] for task in losses if task in rows}, self.solved)
+        owned = {self.index[task]: rows[task] for task in losses if task in rows}
+        return one_pass(weighted, shared, representation, owned, self.solved)
 
 
 def simplex(values: np.ndarray, mass: float = 1.0) -> np.ndarray:

@@ -23,7 +23,7 @@ TORCHJD = {
     "UpGrad": ("upgrad", "Each gradient projected on the cone that harms no task, averaged (Quinton 2024)"),
     "DualProj": ("dualproj", "The mean gradient projected on the cone that harms no task (Lopez-Paz 2017)"),
 }
-OWN = {
+GRAMIAN = {
     "Mgda": ("mgda", "The shortest convex combination of the gradients (Sener 2018)"),
     "CaGrad": ("cagrad", "Near the mean gradient, the best for the worst task (Liu 2021)"),
     "Config": ("config", "Equal angles to all gradients (Liu 2024)"),
@@ -31,17 +31,19 @@ OWN = {
     "GradVac": ("gradvac", "Cosines between gradients raised to their own mean (Wang 2021)"),
     "CrMogm": ("cr_mogm", "MGDA's weights, smoothed over the updates (Zhou 2022)"),
     "GradNorm": ("gradnorm", "Gradients of one norm, larger for tasks that learn slowly (Chen 2018)"),
+    "Pcd": ("pcd", "The first task's gradient, with some progress for all others (priority-constrained descent)"),
+}
+MEMORY = {
     "Moco": ("moco", "MGDA on tracked gradients (Fernando 2023)"),
     "DbMtl": ("db_mtl", "Smoothed gradients of log losses, all as long as the longest (Lin 2023)"),
     "ExcessMtl": ("excess_mtl", "Tasks far from their best loss weigh more (He 2024)"),
     "Modo": ("modo", "MGDA's weights from two independent batches (Chen 2023)"),
     "SdmGrad": ("sdmgrad", "The same, drawn towards the mean gradient (Xiao 2023)"),
-    "Pcd": ("pcd", "The first task's gradient, with some progress for all others (priority-constrained descent)"),
 }
 
 
 @hookimpl
 def mtcore_register_balancers():
-    for module, found in (("losses", LOSSES), ("adapted", TORCHJD), ("methods", OWN)):
+    for module, found in (("losses", LOSSES), ("adapted", TORCHJD), ("methods", GRAMIAN), ("memory", MEMORY)):
         for target, (name, summary) in found.items():
             yield BalancerSpec(name, f"mtcore_balancers.{module}:{target}", summary)

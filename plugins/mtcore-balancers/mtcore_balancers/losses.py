@@ -1,7 +1,7 @@
 """Loss weighting: one number out of all tasks' losses, and one backward pass.
 
-L_k is task k's loss times its `weight` of the experiment, k runs over the K tasks. A task that an update lacks takes no part in it.
-All gradients are scaled, those of the heads too.
+L_k is task k's loss times its `weight` of the experiment, k runs over the K tasks. A task that an update lacks takes no part
+in it. All gradients are scaled, those of the heads too.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ class Drawing(Factored):
 
 @dataclass(frozen=True, kw_only=True)
 class Random(Balancer):
-    """sum_k z_k L_k with z = softmax of K standard normal numbers, drawn once per update (Lin et al. 2022, "Reasonable effectiveness
-    of random weighting", algorithm 2)."""
+    """sum_k z_k L_k with z = softmax of K standard normal numbers, drawn once per update (Lin et al. 2022, "Reasonable
+    effectiveness of random weighting", algorithm 2)."""
 
     def build(self, weights: Mapping[str, float]) -> Balancing:
         return Drawing(weights)
@@ -91,8 +91,8 @@ class Variances(Factored):
 
 @dataclass(frozen=True, kw_only=True)
 class Uncertainty(Balancer):
-    """sum_k exp(-s_k) L_k / 2 + s_k / 2 with learned log variances s_k (Kendall et al. 2018, "Multi-task learning using uncertainty to
-    weigh losses"). They take part in the run's optimizer."""
+    """sum_k exp(-s_k) L_k / 2 + s_k / 2 with learned log variances s_k (Kendall et al. 2018, "Multi-task learning using
+    uncertainty to weigh losses"). They take part in the run's optimizer."""
 
     initial: float = param(0.0, help="log variances at the beginning")
 
@@ -114,8 +114,8 @@ class Scales(Factored):
 
 @dataclass(frozen=True, kw_only=True)
 class ImtlL(Balancer):
-    """sum_k exp(s_k) L_k - s_k with learned s_k: at the optimum all exp(s_k) L_k are 1 (Liu et al. 2021, "Towards impartial multi-task
-    learning", loss balance). They take part in the run's optimizer."""
+    """sum_k exp(s_k) L_k - s_k with learned s_k: at the optimum all exp(s_k) L_k are 1 (Liu et al. 2021, "Towards impartial
+    multi-task learning", loss balance). They take part in the run's optimizer."""
 
     def build(self, weights: Mapping[str, float]) -> Balancing:
         return Scales(weights)
@@ -137,8 +137,8 @@ class Averages(Factored):
 
 @dataclass(frozen=True, kw_only=True)
 class Dwa(Balancer):
-    """sum_k z_k L_k with z = K softmax(r / temperature), r_k the ratio of the mean losses of the last epoch and the one before; 1 until
-    there are two (Liu et al. 2019, "End-to-end multi-task learning with attention", equation 7)."""
+    """sum_k z_k L_k with z = K softmax(r / temperature), r_k the ratio of the mean losses of the last epoch and the one
+    before; 1 until there are two (Liu et al. 2019, "End-to-end multi-task learning with attention", equation 7)."""
 
     temperature: float = param(2.0, minimum=1e-6, help="large: all weights are nearly equal")
 
@@ -147,8 +147,8 @@ class Dwa(Balancer):
 
 
 class Joint(Keeping):
-    """A function of all losses of an update. The graphs of its micro-batches are held until the last of them, so that with these
-    methods accumulation saves no memory."""
+    """A function of all losses of an update. The graphs of its micro-batches are held until the last of them, so that with
+    these methods accumulation saves no memory."""
 
     positive = False
 
@@ -169,8 +169,8 @@ class Joint(Keeping):
             values, present = torch.stack(list(held.values())), list(held)
             if self.positive and (values < 0).any():
                 wrong = [f"{self.tasks[i]} ({value:.4g})" for i, value in zip(present, values.tolist()) if value < 0]
-                raise TrainingError(f"this balancer takes logarithms of losses, found below 0: {', '.join(wrong)}; choose a loss that is "
-                                    "never negative, or another train.balancer")
+                raise TrainingError(f"this balancer takes logarithms of losses, found below 0: {', '.join(wrong)}; choose a loss "
+                                    "that is never negative, or another train.balancer")
             self.objective(values, present).backward()
 
 
@@ -195,7 +195,8 @@ class Gls(Balancer):
 
 @dataclass(frozen=True, kw_only=True)
 class Stch(Balancer):
-    """mu log sum_k exp(L_k / (K mu)) (Lin et al. 2024, "Smooth Tchebycheff scalarization", with equal preferences and ideal losses 0)."""
+    """mu log sum_k exp(L_k / (K mu)) (Lin et al. 2024, "Smooth Tchebycheff scalarization", with equal preferences and ideal
+    losses 0)."""
 
     mu: float = param(0.1, minimum=1e-6, help="smoothness, in units of a loss; towards 0 only the largest loss counts")
 
@@ -205,8 +206,8 @@ class Stch(Balancer):
 
 @dataclass(frozen=True, kw_only=True)
 class Pbi(Balancer):
-    """d + theta |L - d w| with w = (1, …, 1) / sqrt(K) and d = L·w (Zhang and Li 2007, "MOEA/D", with equal preferences and ideal
-    losses 0)."""
+    """d + theta |L - d w| with w = (1, …, 1) / sqrt(K) and d = L·w (Zhang and Li 2007, "MOEA/D", with equal preferences and
+    ideal losses 0)."""
 
     theta: float = param(5.0, minimum=0, help="weight of the distance from equal losses")
 
@@ -216,8 +217,8 @@ class Pbi(Balancer):
 
 @dataclass(frozen=True, kw_only=True)
 class Cosmos(Balancer):
-    """mean_k L_k - penalty cos(L, (1, …, 1)) (Ruchte and Grabocka 2021, "Scalable Pareto front approximation", with equal preferences,
-    so that the network is not conditioned on them)."""
+    """mean_k L_k - penalty cos(L, (1, …, 1)) (Ruchte and Grabocka 2021, "Scalable Pareto front approximation", with equal
+    preferences, so that the network is not conditioned on them)."""
 
     penalty: float = param(1.0, minimum=0, help="weight of the cosine")
 
@@ -260,9 +261,9 @@ class Rates(Joint):
 
 @dataclass(frozen=True, kw_only=True)
 class Famo(Balancer):
-    """c sum_k z_k log L_k with z = softmax(w) and c such that the gradient is a convex combination; w takes a step of Adam against the
-    tasks whose log loss fell more by the update, for which the update's losses are computed again (Liu et al. 2023, "FAMO", algorithm
-    1). Losses must not be negative."""
+    """c sum_k z_k log L_k with z = softmax(w) and c such that the gradient is a convex combination; w takes a step of Adam
+    against the tasks whose log loss fell more by the update, for which the update's losses are computed again (Liu et al.
+    2023, "FAMO", algorithm 1). Losses must not be negative."""
 
     lr: float = param(0.025, minimum=0, help="learning rate of w")
     decay: float = param(1e-3, minimum=0, help="weight decay of w")

@@ -1,4 +1,5 @@
-"""Gradient methods that torchjd lacks, solves with a heavy solver, or whose state it forgets. G is J J^T, g_k row k of J."""
+"""Methods of the Gramian G = J J^T that torchjd lacks, solves with a heavy solver, or whose state it forgets. g_k is row k of
+J."""
 
 from __future__ import annotations
 
@@ -8,13 +9,12 @@ from typing import Mapping
 import numpy as np
 import torch
 from scipy.optimize import minimize, nnls
-from torch import Tensor
 
 from mtcore.plugin import Balancer, Balancing, ExperimentError, param
 
-from .gradients import ByGramian, OfGradients, simplex
+from .gradients import ByGramian
 
-__all__ = ["CaGrad", "Config", "CrMogm", "DbMtl", "ExcessMtl", "GradNorm", "GradVac", "Mgda", "Moco", "Modo", "NashMtl", "Pcd", "SdmGrad"]
+__all__ = ["CaGrad", "Config", "CrMogm", "GradNorm", "GradVac", "Mgda", "NashMtl", "OnSimplex", "Pcd"]
 
 
 class ConflictAverse(ByGramian):
@@ -27,16 +27,16 @@ class ConflictAverse(ByGramian):
         scaled, mean = gramian / max(np.trace(gramian), 1e-30), np.full(n, 1 / n)
         radius = self.c * np.sqrt(mean @ scaled @ mean)
         norm = lambda w: np.sqrt(max(w @ scaled @ w, 1e-24))
-        w = minimize(lambda w: (mean @ scaled @ w + radius * norm(w), scaled @ mean + radius * scaled @ w / norm(w)), mean, jac=True,
-                     method="SLSQP", bounds=[(0, 1)] * n, options={"ftol": 1e-12, "maxiter": 200},
+        cost = lambda w: (mean @ scaled @ w + radius * norm(w), scaled @ mean + radius * scaled @ w / norm(w))
+        w = minimize(cost, mean, jac=True, method="SLSQP", bounds=[(0, 1)] * n, options={"ftol": 1e-12, "maxiter": 200},
                      constraints={"type": "eq", "fun": lambda w: w.sum() - 1, "jac": lambda w: np.ones(n)}).x
         return mean + (radius / norm(w) * w if norm(w) > 1e-9 else 0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CaGrad(Balancer):
-    """max_d min_k g_k·d with |d - g_0| <= c |g_0|, g_0 the mean gradient: d = g_0 + c |g_0| g_w / |g_w| where w of the simplex minimises
-    g_w·g_0 + c |g_0| |g_w| (Liu et al. 2021, "Conflict-averse gradient descent", algorithm 1)."""
+    """max_d min_k g_k·d with |d - g_0| <= c |g_0|, g_0 the mean gradient: d = g_0 + c |g_0| g_w / |g_w| where w of the simplex
+    minimises g_w·g_0 + c |g_0| |g_w| (Liu et al. 2021, "Conflict-averse gradient descent", algorithm 1)."""
 
     c: float = param(0.4, minimum=0, help="radius in units of the mean gradient's norm; 0: the mean")
 
@@ -55,8 +55,8 @@ class EqualAngles(ByGramian):
 
 @dataclass(frozen=True, kw_only=True)
 class Config(Balancer):
-    """Equal cosines to all gradients, as long as the sum of their projections: with unit gradients U the direction of U^+ 1 = U^T (U U^T)^+
-    1, which needs no more than inner products (Liu et al. 2024, "ConFIG", equations 2 and 3)."""
+    """Equal cosines to all gradients, as long as the sum of their projections: with unit gradients U the direction of U^+ 1 =
+    U^T (U U^T)^+ 1, which needs no more than inner products (Liu et al. 2024, "ConFIG", equations 2 and 3)."""
 
     def build(self, weights: Mapping[str, float]) -> Balancing:
         return EqualAngles(weights)
@@ -85,10 +85,10 @@ class Bargaining(ByGramian):
 
 @dataclass(frozen=True, kw_only=True)
 class NashMtl(Balancer):
-    """Weights a > 0 with G a = 1 / a (Navon et al. 2022, "Multi-task learning as a bargaining game", claim 3.1). The solution minimises
-    a G a / 2 - sum log a, which is convex, so it is found exactly and nothing has to be remembered."""
+    """Weights a > 0 with G a = 1 / a (Navon et al. 2022, "Multi-task learning as a bargaining game", claim 3.1). The solution
+    minimises a G a / 2 - sum log a, which is convex, so it is found exactly and nothing has to be remembered."""
 
-    max_norm: float = param(1.0, minimum=0, help="longest direction; without a limit (0) its length is the root of the number of tasks")
+    max_norm: float = param(1.0, minimum=0, help="longest direction; 0: no limit, the length is the root of the number of tasks")
 
     def build(self, weights: Mapping[str, float]) -> Balancing:
         return Bargaining(weights, self.max_norm)
@@ -119,8 +119,8 @@ class Vaccine(ByGramian):
 
 @dataclass(frozen=True, kw_only=True)
 class GradVac(Balancer):
-    """Where the cosine of two tasks' gradients is below its running mean, one is moved towards the other until it is reached; their sum
-    (Wang et al. 2021, "Gradient vaccine", equation 6, algorithm 1)."""
+    """Where the cosine of two tasks' gradients is below its running mean, one is moved towards the other until it is reached;
+    their sum (Wang et al. 2021, "Gradient vaccine", equation 6, algorithm 1)."""
 
     beta: float = param(0.01, minimum=0, maximum=1, help="share of the new cosine in the running mean")
 
@@ -144,8 +144,8 @@ class OnSimplex(ByGramian):
 
 
 def shortest(gramian: np.ndarray) -> np.ndarray:
-    """The weights of the simplex with the least w G w: the shares of the x >= 0 with the least x G x + (sum x - 1)^2, since for x = s w
-    the best s gives w G w / (w G w + 1), which falls with w G w."""
+    """The weights of the simplex with the least w G w: the shares of the x >= 0 with the least x G x + (sum x - 1)^2, since
+    for x = s w the best s gives w G w / (w G w + 1), which falls with w G w."""
     n, scaled = len(gramian), gramian / max(np.trace(gramian), 1e-30)
     values, vectors = np.linalg.eigh(scaled)
     root = np.sqrt(np.clip(values, 0, None))[:, None] * vectors.T
@@ -160,8 +160,8 @@ class Shortest(ByGramian):
 
 @dataclass(frozen=True, kw_only=True)
 class Mgda(Balancer):
-    """The shortest vector in the convex hull of the gradients (Désidéri 2012, "Multiple-gradient descent algorithm"; Sener and Koltun
-    2018, "Multi-task learning as multi-objective optimization", equation 4), found exactly."""
+    """The shortest vector in the convex hull of the gradients (Désidéri 2012, "Multiple-gradient descent algorithm"; Sener and
+    Koltun 2018, "Multi-task learning as multi-objective optimization", equation 4), found exactly."""
 
     def build(self, weights: Mapping[str, float]) -> Balancing:
         return Shortest(weights)
@@ -179,8 +179,8 @@ class Smoothed(OnSimplex):
 
 @dataclass(frozen=True, kw_only=True)
 class CrMogm(Balancer):
-    """w = alpha w + (1 - alpha) w' with the weights w' of MGDA (Zhou et al. 2022, "On the convergence of stochastic multi-objective
-    gradient manipulation and beyond", algorithm 1)."""
+    """w = alpha w + (1 - alpha) w' with the weights w' of MGDA (Zhou et al. 2022, "On the convergence of stochastic
+    multi-objective gradient manipulation and beyond", algorithm 1)."""
 
     alpha: float = param(0.9, minimum=0, maximum=1, help="share of the old weights")
 
@@ -218,9 +218,9 @@ class Normed(ByGramian):
 
 @dataclass(frozen=True, kw_only=True)
 class GradNorm(Balancer):
-    """sum_k w_k g_k; w takes a step down the gradient of sum_k | |w_k g_k| - m r_k^alpha |, m the mean of |w_k g_k| and r_k the share
-    of task k's first loss that is left, over the mean of these shares; then the weights have the old sum again (Chen et al. 2018,
-    "GradNorm", equations 1 and 2). The norms are of all shared parameters. Weights stay above 0.001."""
+    """sum_k w_k g_k; w takes a step down the gradient of sum_k | |w_k g_k| - m r_k^alpha |, m the mean of |w_k g_k| and r_k
+    the share of task k's first loss that is left, over the mean of these shares; then the weights have the old sum again (Chen
+    et al. 2018, "GradNorm", equations 1 and 2). The norms are of all shared parameters. Weights stay above 0.001."""
 
     alpha: float = param(1.5, minimum=0, help="how strongly tasks that learn slowly are preferred")
     lr: float = param(0.025, minimum=0, help="step of the weights")
@@ -229,180 +229,11 @@ class GradNorm(Balancer):
         return Normed(weights, self.alpha, self.lr)
 
 
-class Tracked(OfGradients):
-    """Keeps an average of each task's gradient."""
-
-    def average(self, jacobian: Tensor, present: list[int], share: float) -> Tensor:
-        """Of these tasks, after the new gradients have come in with this share."""
-        if "mean" not in self.state:
-            self.state["mean"] = torch.zeros(len(self.tasks), jacobian.shape[1], dtype=jacobian.dtype)
-        mean = self.state["mean"]
-        for row, i in zip(jacobian, present):  # in place: an index would copy all rows
-            mean[i].lerp_(row, share)
-        return mean if len(present) == len(mean) else mean[present]
-
-
-class Corrected(Tracked):
-    def __init__(self, weights: Mapping[str, float], beta: float, gamma: float, rho: float):
-        super().__init__(weights)
-        self.beta, self.gamma, self.rho = beta, gamma, rho
-        self.state["weights"] = torch.full((len(weights),), 1 / len(weights), dtype=torch.float64)
-
-    def direction(self, jacobian, present):
-        mean = self.average(jacobian, present, self.beta)
-        old = self.state["weights"][present].numpy()
-        gramian = (mean @ mean.T).double().numpy()
-        new = torch.from_numpy(simplex(old - self.gamma * (gramian @ old + self.rho * old), old.sum()))
-        self.state["weights"][present] = new
-        return new.to(mean.dtype) @ mean
-
-
-@dataclass(frozen=True, kw_only=True)
-class Moco(Balancer):
-    """y_k = y_k - beta (y_k - g_k); w = the point of the simplex next to w - gamma (Y Y^T w + rho w); direction sum_k w_k y_k
-    (Fernando et al. 2023, "Mitigating gradient bias in multi-objective learning", algorithm 1). Remembers a gradient per task."""
-
-    beta: float = param(0.5, minimum=0, maximum=1, help="share of the new gradient in y")
-    gamma: float = param(0.1, minimum=0, help="step of the weights")
-    rho: float = param(0.0, minimum=0, help="pulls the weights towards equal ones")
-
-    def build(self, weights: Mapping[str, float]) -> Balancing:
-        return Corrected(weights, self.beta, self.gamma, self.rho)
-
-
-class Dual(Tracked):
-    def __init__(self, weights: Mapping[str, float], beta: float, sigma: float):
-        super().__init__(weights)
-        self.beta, self.sigma = beta, sigma
-        self.state["updates"] = torch.zeros((), dtype=torch.int64)
-
-    def direction(self, jacobian, present):
-        self.state["updates"] += 1
-        share = 1 - self.beta / float(self.state["updates"]) ** self.sigma
-        logarithmic = jacobian / (self.values[present, None] + 1e-8)
-        mean = self.average(logarithmic, present, share)
-        norms = mean.norm(dim=1)
-        return (norms.max() / norms.clamp_min(1e-12)) @ mean
-
-
-@dataclass(frozen=True, kw_only=True)
-class DbMtl(Balancer):
-    """Gradients of log L_k, averaged over the updates with the share beta / t^sigma of the old mean at update t, all brought to the
-    length of the longest and added (Lin et al. 2023, "Dual-balancing for multi-task learning", algorithm 1)."""
-
-    beta: float = param(0.9, minimum=0, maximum=1, help="share of the old mean at the first update")
-    sigma: float = param(0.5, minimum=0, help="how fast that share falls")
-
-    def build(self, weights: Mapping[str, float]) -> Balancing:
-        return Dual(weights, self.beta, self.sigma)
-
-
-class Excess(OfGradients):
-    def __init__(self, weights: Mapping[str, float], step: float):
-        super().__init__(weights)
-        self.step = step
-        self.state = {"weights": torch.full((len(weights),), 1 / len(weights), dtype=torch.float64),
-                      "first": torch.full((len(weights),), torch.nan, dtype=torch.float64)}
-
-    def direction(self, jacobian, present):
-        if "squares" not in self.state:
-            self.state["squares"] = torch.zeros(len(self.tasks), jacobian.shape[1], dtype=jacobian.dtype)
-        risk = torch.empty(len(present), dtype=torch.float64)
-        for number, (row, i) in enumerate(zip(jacobian, present)):
-            total, squares = self.state["squares"][i], row**2
-            risk[number] = (squares / torch.sqrt(total.add_(squares) + 1e-7)).sum()
-        first = self.state["first"]
-        first[present] = torch.where(first[present].isnan(), risk.clamp_min(1e-12), first[present])
-        old = self.state["weights"][present]
-        new = old * torch.exp(self.step * (risk / first[present] - (risk / first[present]).max()))
-        new = new * old.sum() / new.sum()
-        self.state["weights"][present] = new
-        return new.to(jacobian.dtype) @ jacobian
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExcessMtl(Balancer):
-    """w_k proportional to w_k exp(step E_k / E_k(1)) with the excess risk E_k = sum g_k^2 / sqrt(sum of its squares so far) (He et al.
-    2024, "Robust multi-task learning with excess risks", equations 6, 7 and 9). Remembers a value per task and shared parameter."""
-
-    step: float = param(0.01, minimum=0, help="of the weights")
-
-    def build(self, weights: Mapping[str, float]) -> Balancing:
-        return Excess(weights, self.step)
-
-
-class Independent(OnSimplex):
-    """Weights from products of gradients of independent batches, J_1 J_2^T."""
-
-    batches_per_update = 2
-
-    def direction(self, jacobian, present):
-        one, two = self.batches(present)[:2]
-        return self.solved(one @ two.T, present) @ (self.batches(present)[2] if self.batches_per_update > 2 else jacobian)
-
-    def _at_once(self, losses, shared, representation, rows):
-        return False
-
-
-class TwoBatches(Independent):
-    def __init__(self, weights: Mapping[str, float], gamma: float, rho: float):
-        super().__init__(weights)
-        self.gamma, self.rho = gamma, rho
-
-    def solve(self, gramian, present):
-        old = self.kept(present)
-        return self.moved(present, simplex(old - self.gamma * (gramian @ old + self.rho * old), old.sum()))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Modo(Balancer):
-    """w = the point of the simplex next to w - gamma (J_1 J_2^T w + rho w), J_1 and J_2 of independent batches; direction sum_k w_k g_k
-    over both (Chen et al. 2023, "Three-way trade-off in multi-objective learning", equation 2.9). An update takes two batches."""
-
-    gamma: float = param(0.1, minimum=0, help="step of the weights")
-    rho: float = param(0.0, minimum=0, help="pulls the weights towards equal ones")
-
-    def build(self, weights: Mapping[str, float]) -> Balancing:
-        return TwoBatches(weights, self.gamma, self.rho)
-
-
-class ThreeBatches(Independent):
-    batches_per_update = 3
-
-    def __init__(self, weights: Mapping[str, float], pull: float, lr: float, momentum: float, iterations: int):
-        super().__init__(weights)
-        self.pull, self.lr, self.momentum, self.iterations = pull, lr, momentum, iterations
-
-    def solve(self, gramian, present):
-        w, velocity = self.kept(present), 0.0
-        mass, mean = w.sum(), np.full(len(w), w.sum() / len(w))
-        scaled = gramian / (np.sqrt(np.clip(np.diag(gramian), 0, None)).mean() ** 2 + 1e-8)
-        for _ in range(self.iterations):
-            velocity = self.momentum * velocity + scaled @ (w + self.pull * mean)
-            w = simplex(w - self.lr * velocity, mass)
-        return (self.moved(present, w) + self.pull * mean) / (1 + self.pull)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SdmGrad(Balancer):
-    """Steps of stochastic descent on w (J_1 J_2^T) (w + pull u) over the simplex, u equal weights; direction sum_k (w + pull u)_k g_k /
-    (1 + pull) of a third batch (Xiao et al. 2023, "Direction-oriented multi-objective learning", algorithm 1). An update takes three
-    batches."""
-
-    pull: float = param(0.3, minimum=0, help="towards the mean gradient")
-    lr: float = param(10.0, minimum=0, help="step of the weights, for gradients of mean norm 1")
-    momentum: float = param(0.5, minimum=0, maximum=1, help="of these steps")
-    iterations: int = param(20, minimum=1, help="steps per update")
-
-    def build(self, weights: Mapping[str, float]) -> Balancing:
-        return ThreeBatches(weights, self.pull, self.lr, self.momentum, self.iterations)
-
-
 class Constrained(ByGramian):
     def __init__(self, weights: Mapping[str, float], primary: int, tau: float, beta: float):
         super().__init__(weights)
         self.primary, self.tau, self.beta = primary, tau, beta
-        self.state = {"squares": torch.zeros(len(weights), dtype=torch.float64), "updates": torch.zeros(len(weights), dtype=torch.float64)}
+        self.state = {name: torch.zeros(len(weights), dtype=torch.float64) for name in ("squares", "updates")}
 
     def solve(self, gramian, present):
         squares, updates = self.state["squares"].numpy(), self.state["updates"].numpy()
@@ -419,7 +250,8 @@ class Constrained(ByGramian):
             inner = scaled[np.ix_(others, others)]
             root = np.linalg.cholesky(inner + 1e-10 * max(np.trace(inner), 1e-12) * np.eye(len(others)))
             lacking = self.tau * np.diag(inner) - scaled[others, first]
-            weights[others] = nnls(root.T, np.linalg.solve(root, lacking))[0]  # the dual: mu >= 0 of least mu G mu / 2 - mu·lacking
+            # the dual problem: mu >= 0 with the least mu G mu / 2 - mu·lacking
+            weights[others] = nnls(root.T, np.linalg.solve(root, lacking))[0]
             if (scaled[others] @ weights < self.tau * np.diag(inner) - 1e-5 * np.trace(scaled)).any():
                 weights[others] = 0  # no direction serves all
         length = weights @ scaled @ weights
@@ -428,9 +260,9 @@ class Constrained(ByGramian):
 
 @dataclass(frozen=True, kw_only=True)
 class Pcd(Balancer):
-    """The direction next to the primary task's gradient on which every other task makes at least the share tau of the progress that its
-    own gradient gives, all gradients scaled by the running mean of their squared norms; as long as the primary one (priority-constrained
-    descent, arXiv 2606.29521). An update without the primary task takes the mean."""
+    """The direction next to the primary task's gradient on which every other task makes at least the share tau of the progress
+    that its own gradient gives, all gradients scaled by the running mean of their squared norms; as long as the primary one
+    (priority-constrained descent, arXiv 2606.29521). An update without the primary task takes the mean."""
 
     primary: str = param("", help="the primary task; empty: the first one")
     tau: float = param(0.02, minimum=0, maximum=1, help="share of progress guaranteed to the others")

@@ -1,9 +1,10 @@
 """The tasks' Gramian out of one ordinary backward pass, where every row of a batch belongs to one task.
 
-For a linear layer with inputs h_i and gradients d_i of its outputs, the gradient of task s is the sum of d_i h_i^T over its rows i (of the
-bias: of d_i). So rows i of task s and j of task t add (d_i·d_j)(h_i·h_j + 1) to the product of the tasks' gradients, and a weighted
-sum of these gradients is one product with weighted rows of d. That holds if nothing in the shared network mixes rows, and if all
-its parameters are weights and biases of linear layers; anything else is left to one backward pass per task.
+For a linear layer with inputs h_i and gradients d_i of its outputs, the gradient of task s is the sum of d_i h_i^T over its
+rows i (of the bias: of d_i). So rows i of task s and j of task t add (d_i·d_j)(h_i·h_j + 1) to the product of the tasks'
+gradients, and a weighted sum of these gradients is one product with weighted rows of d. That holds if nothing in the shared
+network mixes rows, and if all its parameters are weights and biases of linear layers; anything else is left to one backward
+pass per task.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ def leaf(node: Any) -> Tensor | None:
 
 
 def linear_layers(vectors: Iterable[Tensor], shared: Sequence[Tensor]) -> list[tuple[Any, Tensor, Tensor]] | None:
-    """(graph node, weight, bias) per layer, if each shared parameter belongs to one of them and nothing between them mixes rows."""
+    """(graph node, weight, bias) per layer, if each shared parameter belongs to one of them and nothing between them mixes
+    rows."""
     stack, seen, found = [vector.grad_fn for vector in vectors], set(), []
     while stack:
         node = stack.pop()
@@ -38,7 +40,8 @@ def linear_layers(vectors: Iterable[Tensor], shared: Sequence[Tensor]) -> list[t
         name, before = node.name(), [one for one, _ in node.next_functions]
         if name == "AddmmBackward0":
             bias, weight = leaf(before[0]), leaf(before[2])
-            if bias is None or weight is None or before[2].name() != "TBackward0" or (node._saved_alpha, node._saved_beta) != (1, 1):
+            plain = before[2].name() == "TBackward0" and (node._saved_alpha, node._saved_beta) == (1, 1)
+            if bias is None or weight is None or not plain:
                 return None
             found.append((node, weight, bias))
             stack.append(before[1])
@@ -66,10 +69,12 @@ def other_leaves(losses: Iterable[Tensor], shared: Sequence[Tensor]) -> list[Ten
 
 def one_pass(losses: Mapping[int, Tensor], shared: Sequence[Tensor], representation: Any, rows: Mapping[int, Tensor],
              solve: Callable[[Tensor, list[int]], Tensor]) -> bool:
-    """Write all gradients, the shared ones weighted by `solve(Gramian [n, n], tasks)`; False, and nothing done, where that is not to be
-    had. `rows`: by task, the rows of the batch that it has."""
+    """Write all gradients, the shared ones weighted by `solve(Gramian [n, n], tasks)`; False, and nothing done, where that is
+    not to be had. `rows`: by task, the rows of the batch that it has."""
     present = sorted(losses)
-    if not present or not isinstance(representation, dict) or set(rows) != set(present) or any(one.frames is not None for one in representation.values()):
+    if not present or set(rows) != set(present) or not isinstance(representation, dict):
+        return False
+    if any(one.frames is not None for one in representation.values()):
         return False
     vectors = [one.vector for one in representation.values()]
     owned = torch.cat([rows[i] for i in present])
@@ -82,7 +87,8 @@ def one_pass(losses: Mapping[int, Tensor], shared: Sequence[Tensor], representat
     inputs, slopes = [node._saved_mat1.detach() for node, _, _ in layers], {}
     for number, (node, _, _) in enumerate(layers):
         node.register_prehook(lambda gradients, number=number: slopes.__setitem__(number, gradients[0]))
-    torch.autograd.backward(sum(losses.values()), inputs=[*other_leaves(losses.values(), shared), *(bias for _, _, bias in layers)])
+    wanted = [*other_leaves(losses.values(), shared), *(bias for _, _, bias in layers)]
+    torch.autograd.backward(sum(losses.values()), inputs=wanted)
     products = sum((d @ d.T) * (h @ h.T + 1) for d, h in ((slopes[number], h) for number, h in enumerate(inputs)))
     share = solve(member @ products @ member.T, present) @ member
     for number, (_, weight, bias) in enumerate(layers):

@@ -1,4 +1,5 @@
-"""Every balancer in an experiment through the public door: it trains, continues to the same bits, and knows its tasks' labels lack."""
+"""Every balancer in an experiment through the public door: it trains, continues to the same bits, and knows its tasks' labels
+lack."""
 
 from __future__ import annotations
 
@@ -6,12 +7,12 @@ import math
 
 import pytest
 import torch
-from mtcore_balancers.hooks import LOSSES, OWN, TORCHJD
+from mtcore_balancers.hooks import GRAMIAN, LOSSES, MEMORY, TORCHJD
 
 import mtcore
 from mtcore.progress import Progress
 
-NAMES = [name for table in (LOSSES, TORCHJD, OWN) for name, _ in table.values()]
+NAMES = [name for table in (LOSSES, TORCHJD, GRAMIAN, MEMORY) for name, _ in table.values()]
 
 
 class Stop(Progress):
@@ -32,11 +33,14 @@ def cache(tmp_path_factory):
 def make(tmp_path, cache):
     def build(name, runs="runs", progress=None):
         content = {"name": "tones", "datasets": {"tones": {"reader": "core.tones"}, "chords": {"reader": "core.chords"}},
-                   "inputs": {"main": {"extractor": "core.spectrogram", "steps": ["core.standardize", {"use": "core.crop_or_pad", "length": 20}]}},
-                   "split": {"folds": 1, "validation": 0.2}, "model": {"trunk": {"use": "core.mlp", "hidden": [8], "dropout": 0.1}},
+                   "inputs": {"main": {"extractor": "core.spectrogram",
+                                       "steps": ["core.standardize", {"use": "core.crop_or_pad", "length": 20}]}},
+                   "split": {"folds": 1, "validation": 0.2},
+                   "model": {"trunk": {"use": "core.mlp", "hidden": [8], "dropout": 0.1}},
                    "train": {"epochs": 2, "batch_size": 4, "accumulate": 2, "optimizer": {"use": "adam", "lr": 1e-3},
                              "balancer": f"balancers.{name}"}, "report": {"reporters": []}}
-        return mtcore.Experiment(content, tmp_path, tmp_path / runs, cache, sample=16, **({"progress": progress} if progress else {}))
+        return mtcore.Experiment(content, tmp_path, tmp_path / runs, cache, sample=16,
+                                 **({"progress": progress} if progress else {}))
 
     return build
 
@@ -55,7 +59,8 @@ def test_a_run_is_trained(make, name):
 
 @pytest.mark.parametrize("name", ["random", "uncertainty", "dwa", "famo", "gradvac", "gradnorm", "db_mtl", "sdmgrad"])
 def test_an_interrupted_run_continues_to_the_same_bits(make, name):
-    """One of each sort of state: drawn, learned, per epoch, an optimizer's, by pair, by task, by parameter, with several batches."""
+    """One of each sort of state: drawn, learned, per epoch, an optimizer's, by pair, by task, by parameter, with several
+    batches."""
     [whole] = make(name, "whole").run()
     with pytest.raises(KeyboardInterrupt):
         make(name, "cut", Stop()).run()
