@@ -14,6 +14,7 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Any, Callable, Iterator, Mapping, Sequence
 
+import numpy as np
 import torch
 
 from ..errors import DataError, ExperimentError, TrainingError
@@ -98,7 +99,7 @@ class GradientRun:
     def train_epoch(self) -> None:
         setup, self.rows["train"].epoch = self.setup, self.epoch
         total = {name: [0.0, 0] for name in setup.heads}
-        drawn = setup.batches(self.epoch, stream(setup.seed, "sampler", self.epoch))
+        drawn = self._counted(setup.batches(self.epoch, stream(setup.seed, "sampler", self.epoch)))
         batches = map(self._stepped, self.rows["train"].batches(drawn, setup.workers), count(1))
         label = f"{self.folder.path.name} epoch {self.epoch}/{self.epochs}"
         self.model.train()
@@ -108,6 +109,16 @@ class GradientRun:
                 self.one_update(micro, total)
         self.train_losses = {name: value / count for name, (value, count) in total.items() if count}
         setup.balancing.epoch_ended(self.train_losses)
+
+    def _counted(self, drawn: Iterator[list[int]]) -> Iterator[list[int]]:
+        """The same lists of rows; `self.passes` says how often each dataset's rows are gone through in this epoch."""
+        dataset = self.rows["train"].index[:, 0]
+        every = np.bincount(dataset, minlength=len(self.data.datasets))
+        self.passes, seen = {}, np.zeros(len(every))
+        for rows in drawn:
+            seen += np.bincount(dataset[rows], minlength=len(every))
+            self.passes = {self.data.datasets[d].name: seen[d] / every[d] for d in np.flatnonzero(every)}
+            yield rows
 
     def _stepped(self, batch: Batch, number: int) -> Batch:
         """A batch, the number-th of its epoch, after the steps on whole batches."""
@@ -183,7 +194,9 @@ class GradientRun:
         setup.reporters.epoch_ended(self.epoch, found, predictions)
         shown = ", ".join(f"{name} {key} {values[key]:.4g}" for name, values in found.get("validation", found["train"]).items()
                           for key in (setup.primary[name][0], "loss") if key in values)
-        self.folder.log(f"epoch {self.epoch}: {shown}")
+        uneven = {name: passes for name, passes in self.passes.items() if passes != 1}
+        self.folder.log(f"epoch {self.epoch}: {shown}" + (f"; rows gone through: {', '.join(f'{n} {p:.3g} times' for n, p in uneven.items())}"
+                                                          if uneven else ""))
 
     def _better(self, found: Mapping[str, Any]) -> bool:
         value = self.watched_value(found)

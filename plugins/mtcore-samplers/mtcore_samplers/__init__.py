@@ -1,0 +1,1 @@
+"""Samplers for mtcore: shares of datasets and labels, batches of similar lengths."""
