@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from mtcore.cli import main
 from mtcore.errors import DataError, ExperimentError
 from mtcore.extracting.chain import Array
-from mtcore.extracting.store import FILES, HEADER, Store, row_key, write_shard
+from mtcore.extracting.store import HEADER, Store, row_key, write_shard
 from mtcore.plugin import Axis
 
 ROOT = Path(__file__).parents[1]
@@ -166,15 +166,16 @@ def test_no_sums_without_a_time_axis_or_of_different_shapes(tmp_path):
     assert Store(tmp_path / "flat", {}).sums(flat) is None and Store(tmp_path / "mixed", {}).sums(mixed) is None
 
 
-def test_more_shards_than_open_files(tmp_path):
-    arrays = [np.full((1, 3), i + 0.1, np.float32) for i in range(FILES + 20)]
+def test_more_shards_than_open_files(tmp_path, monkeypatch):
+    monkeypatch.setattr("mtcore.extracting.store.MAPS", 8)
+    arrays = [np.full((1, 3), i + 0.1, np.float32) for i in range(30)]
     for i, array in enumerate(arrays):
         write_shard(tmp_path, {}, [(row_key(f"{i:032x}"), Array(array))])
     store = Store(tmp_path, {})
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(2):
         assert all((store.read(row_key(f"{i:032x}")).data == array).all() for i, array in enumerate(arrays))
-    assert len(os.listdir("/proc/self/fd")) - before <= FILES
+    assert len(os.listdir("/proc/self/fd")) - before <= 8
     del store
     assert len(os.listdir("/proc/self/fd")) <= before
 
@@ -299,12 +300,12 @@ def test_a_shard_that_has_gone_or_shrunk_is_an_error_not_a_result(tmp_path):
     data = next(tmp_path.glob("*.npy"))
     store, short = Store(tmp_path, {}), Store(tmp_path, {})
     os.truncate(data, HEADER + 100)
-    with pytest.raises(DataError, match="expected 256 bytes from 128, found 100"):
+    with pytest.raises(DataError, match="mmap length is greater than file size; run again"):
         short.read(key)
     with pytest.raises(DataError, match=f"{data.stem}.parquet: expected a shard .* found 228 bytes"):
         Store(tmp_path, {})
     data.unlink()
-    with pytest.raises(DataError, match="No such file or directory; run again"):
+    with pytest.raises(DataError, match="No such file or directory.*; run again"):
         store.read(key)
 
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import io
 import json
 import math
+import mmap
 import os
-import threading
+import resource
 import time
 from contextlib import suppress
 from hashlib import blake2b, file_digest
@@ -29,15 +30,12 @@ __all__ = ["Shelf", "Store", "open_shard", "row_key", "write_shard"]
 
 HEADER = 128
 """Bytes before the data: what an npy header of one dimension is padded to."""
-FILES = 256
-"""Open files per store; many systems allow a process 1024 in all."""
-SCRATCH = 1 << 22
-"""Bytes that each thread keeps for rows which are cut or converted; larger rows take memory of their own."""
+MAPS = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4
+"""Files that a store keeps mapped, of those that `ulimit -n` allows the process: each further one is mapped again when it is read."""
 STEP = np.float32(2.0**-15)
 """What one step of an int16 is worth: the samples of 16-bit recordings lie in [-1, 1)."""
 PLACE = ("key", "offset", "shape", "rate", "hop", "first", "by", "speed")
 SUMS = ("sum", "squares", "minimum", "maximum")
-_scratch = threading.local()
 
 
 def row_key(digest: str, start: float = 0.0, stop: float | None = None) -> str:
@@ -55,7 +53,7 @@ class Store:
         self.rows: dict[str, int] = {}
         self._tables: dict[str, Any] = {}
         self._order: list[str] = []
-        self._files: dict[int, _File] = {}
+        self._maps: dict[int, np.ndarray] = {}
         self.refresh()
         with suppress(OSError):
             os.utime(self.folder / "prefix.json")  # its time is that of the last use
@@ -76,7 +74,8 @@ class Store:
                 continue  # pruned just now
             columns = {name: table[name].to_numpy() for name in PLACE if name not in ("key", "shape")}
             shapes = table["shape"].combine_chunks()
-            columns |= {"ends": shapes.offsets.to_numpy(), "sizes": shapes.values.to_numpy(), "dtype": dtype}
+            columns |= {"ends": shapes.offsets.to_numpy(), "sizes": shapes.values.to_numpy(), "dtype": dtype,
+                        "bytes": HEADER + int(table.schema.metadata[b"elements"]) * dtype.itemsize}
             number = len(self._order)
             self._tables[path.stem] = columns
             self._order.append(path.stem)
@@ -108,52 +107,34 @@ class Store:
 
     def read_into(self, out: np.ndarray, key: str, first: int = 0) -> int:
         """Fill `out`, float32 [..., n], with the n frames of a row from `first` on, zeros behind its end. Gives the number of frames.
-        `out` has the row's shape but for the last dimension, and may be a part of a batch: no other memory is taken."""
+        `out` has the row's shape but for the last dimension, and may be a part of a batch: numbers are copied once, from the file's pages."""
         shard, row, columns = self._columns(key)
-        shape, dtype, offset = self.shape(key), columns["dtype"], int(columns["offset"][row])
+        shape, offset = self.shape(key), int(columns["offset"][row])
         if not shape:
             shape, out = (1,), out.reshape(1)
         if out.shape[:-1] != shape[:-1]:
             raise ValueError(f"{key}: expected memory of the shape {[*shape[:-1], 'n']}, found {list(out.shape)}")
-        length, (*before, wanted) = shape[-1], out.shape
-        frames, lead = max(min(wanted, length - first), 0), math.prod(before)
-        into = out if frames == wanted else out[..., :frames]
-        if lead == 1:  # one row of frames: the others need not be read
-            length, offset, first = frames, offset + first, 0
-        straight = frames == length and dtype == np.float32 and into.flags.c_contiguous
-        if straight:
-            flat = into.reshape(-1).view(np.uint8)
-        else:
-            flat = _memory(lead * length * dtype.itemsize)
-        self._fill(flat, shard, HEADER + offset * dtype.itemsize)
-        if not straight:
-            found = flat.view(dtype).reshape(*before, length)
-            _convert(found if frames == length else found[..., first:first + frames], into)
-        if frames < wanted:
+        found = self._flat(shard, columns)[offset:offset + math.prod(shape)].reshape(shape)[..., first:first + out.shape[-1]]
+        frames = found.shape[-1]
+        _convert(found, out[..., :frames])
+        if frames < out.shape[-1]:
             out[..., frames:] = 0
         return frames
 
-    def _fill(self, data: np.ndarray, shard: int, offset: int) -> None:
-        """Bytes of a shard's file from `offset` on; in one call up to 2 GiB."""
-        size, done = len(data), 0
-        try:
-            file = self._files.get(shard) or self._open(shard)
-            while done < size and (got := os.preadv(file.number, [data[done:] if done else data], offset + done)):
-                done += got
-        except OSError as error:
-            raise DataError(f"{self._path(shard)}: expected a shard of a feature store: {error.strerror}; run again to have what is missing "
-                            "made") from error
-        if done != size:
-            raise DataError(f"{self._path(shard)}: expected {size} bytes from {offset}, found {done}; delete it to have the shard made again")
-
-    def _path(self, shard: int) -> Path:
-        return self.folder / f"{self._order[shard]}.npy"
-
-    def _open(self, shard: int) -> _File:
-        while len(self._files) >= FILES:
-            self._files.pop(next(iter(self._files)), None)
-        file = self._files[shard] = _File(os.open(self._path(shard), os.O_RDONLY | os.O_CLOEXEC))
-        return file
+    def _flat(self, shard: int, columns: Mapping[str, Any]) -> np.ndarray:
+        """A shard's numbers, mapped from its file: the system's memory, not ours. A map that is dropped goes with its last reader."""
+        flat = self._maps.get(shard)
+        if flat is None:
+            while len(self._maps) >= MAPS:
+                self._maps.pop(next(iter(self._maps)), None)
+            path = self.folder / f"{self._order[shard]}.npy"
+            try:
+                with open(path, "rb") as file:
+                    mapped = mmap.mmap(file.fileno(), columns["bytes"], access=mmap.ACCESS_READ)
+            except (OSError, ValueError) as error:
+                raise DataError(f"{path}: expected a shard of a feature store: {error}; run again to have what is missing made") from error
+            flat = self._maps[shard] = np.frombuffer(mapped, columns["dtype"], offset=HEADER)
+        return flat
 
     def sums(self, keys: Sequence[str]) -> Sums | None:
         """Sums of these rows as stored, in this order; None where some have none (arrays without a time axis)."""
@@ -178,32 +159,13 @@ class Store:
         return Sums(np.array([shape[-1] for shape in shapes]), *out.reshape(len(SUMS), len(keys), *shapes[0][:-1]))
 
 
-class _File:
-    """An open file, closed with its last user: another thread may be reading when it is dropped."""
-
-    def __init__(self, number: int):
-        self.number = number
-
-    def __del__(self):
-        os.close(self.number)
-
-
-def _memory(size: int) -> np.ndarray:
-    """Bytes that the next row uses again: they stay in the processor's cache."""
-    if size > SCRATCH:
-        return np.empty(size, np.uint8)
-    if not hasattr(_scratch, "memory"):
-        _scratch.memory = np.empty(SCRATCH, np.uint8)
-    return _scratch.memory[:size]
-
-
 def _convert(found: np.ndarray, into: np.ndarray) -> None:
     if found.dtype == np.int16:
         np.multiply(found, STEP, out=into)
     elif found.dtype == np.float16:
         import torch  # four times as fast as numpy here
 
-        torch.from_numpy(into).copy_(torch.from_numpy(found))
+        torch.from_numpy(into).copy_(torch.from_numpy(found.copy()))  # torch takes no memory that cannot be written
     else:
         into[...] = found
 
