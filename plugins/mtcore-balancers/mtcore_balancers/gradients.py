@@ -32,13 +32,14 @@ class OfGradients(Keeping):
         """[values] from J [n, values] of these n tasks."""
         raise NotImplementedError
 
-    def batches(self, present: list[int]) -> list[Tensor]:
-        """J [n, values] of each independent batch of the update as if the others were not there; of all where one lacks a
-        task."""
-        counts, whole = self.counts[:, present], self.jacobian.sum(0)[present]
-        scales = counts.sum(0) / counts.clamp_min(1)
-        return [torch.where(counts[b, :, None] > 0, self.jacobian[b, present] * scales[b, :, None], whole)
-                for b in range(self.batches_per_update)]
+    def batch(self, number: int, present: list[int]) -> tuple[Tensor, Tensor]:
+        """J [n, values] of one of the update's independent batches, and factors [n] that make it what it is without the others; of
+        all batches where this one lacks a task."""
+        counts = self.counts[:, present]
+        if not counts[number].all():
+            return self.jacobian.sum(0)[present], torch.ones(len(present))
+        found = self.jacobian[number]
+        return found if len(present) == len(found) else found[present], counts.sum(0) / counts[number]
 
     def backward(self, losses, shared, representation, rows, last=True):
         shared = [parameter for parameter in shared if parameter.requires_grad]

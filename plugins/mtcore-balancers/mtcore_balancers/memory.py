@@ -127,8 +127,12 @@ class Independent(OnSimplex):
     batches_per_update = 2
 
     def direction(self, jacobian, present):
-        one, two = self.batches(present)[:2]
-        return self.solved(one @ two.T, present) @ (self.batches(present)[2] if self.batches_per_update > 2 else jacobian)
+        (one, first), (two, second) = self.batch(0, present), self.batch(1, present)
+        weights = self.solved(one @ two.T * torch.outer(first, second), present)
+        if self.batches_per_update > 2:
+            jacobian, third = self.batch(2, present)
+            weights = weights * third
+        return weights @ jacobian
 
     def _at_once(self, losses, shared, representation, rows):
         return False
