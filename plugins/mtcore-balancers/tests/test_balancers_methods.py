@@ -292,7 +292,8 @@ def test_mgda_is_the_shortest_point_of_the_simplex(j):
     assert w.min() >= 0 and w.sum() == pytest.approx(1)
     d = w @ j
     assert (j @ d).min() >= d @ d - 1e-8 * np.trace(j @ j.T)  # Frank-Wolfe's gap is 0
-    np.testing.assert_allclose(w, MGDAWeighting(epsilon=1e-9, max_iters=3000)(torch.from_numpy(j @ j.T)).numpy(), atol=5e-3)
+    other = MGDAWeighting(epsilon=1e-9, max_iters=500)(torch.from_numpy(j @ j.T)).numpy()  # converges slowly, from above
+    assert d @ d <= other @ j @ j.T @ other + 1e-9 and np.linalg.norm(d - other @ j) < 0.05 * np.linalg.norm(j)
 
 
 @SMALL
