@@ -5,8 +5,11 @@ A message says what was expected, what was found, where, and what to do next.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from typing import Iterator
+
 __all__ = ["ClipError", "DataError", "ExperimentError", "LeakError", "MtcoreError", "ParameterError", "PluginError",
-           "TrainingError", "UnknownComponent"]
+           "TrainingError", "UnknownComponent", "at"]
 
 
 class MtcoreError(Exception):
@@ -49,3 +52,14 @@ class PluginError(MtcoreError):
     """A plugin is at fault (exit code 3)."""
 
     exit_code = 3
+
+
+@contextmanager
+def at(place: str) -> Iterator[None]:
+    """Puts a place (a key path, a step, a clip) in front of the message of a `MtcoreError` that leaves the block."""
+    try:
+        yield
+    except MtcoreError as error:
+        if place:
+            error.args = (f"{place}: {error}", *error.args[1:])
+        raise

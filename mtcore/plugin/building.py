@@ -11,7 +11,7 @@ from typing import Any, Mapping
 
 import msgspec
 
-from ..errors import ExperimentError, ParameterError, PluginError
+from ..errors import ExperimentError, ParameterError, PluginError, at
 from .interfaces import Component
 from .loader import near
 from .params import STEP_KEYS
@@ -74,10 +74,9 @@ def build(cls: type[Component], values: Mapping[str, Any], name: str, path: str 
                                   + (f": {parameter.help}" if parameter.help else ""))
     checked = {key: _checked(value, known[key], key_path(key), name) for key, value in values.items()}
     try:
-        return cls(**checked)
-    except ParameterError as error:
-        if path:
-            error.args = (f"{path}: {error}", *error.args[1:])
+        with at(path):
+            return cls(**checked)
+    except ParameterError:
         raise
     except Exception as error:
         raise ParameterError(f"{path or name}: {name} refuses its parameters: {type(error).__name__}: {error}") from error

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator, Mapping, Sequence
 
 from ..clip import PARTS
-from ..errors import ExperimentError, MtcoreError, ParameterError, PluginError, UnknownComponent
+from ..errors import ExperimentError, ParameterError, PluginError, UnknownComponent, at
 from . import interfaces
 from .interfaces import Component, Loss, Named, Step
 from .loader import Plugin, discover, near
@@ -97,10 +97,9 @@ class Registry:
             if not isinstance(name, tuple(_BASES[kind] for kind in kinds)):
                 raise ExperimentError(f"{path or 'component'}: expected a {' or '.join(kinds)}, found {name!r}, a {name.kind}")
             return f"{type(name).__module__}:{type(name).__qualname__}", name, 1
-        with _at(path):
+        with at(path):
             full, revision, cls = self._load(kinds, name, search)
-        if not issubclass(cls, Component):
-            with _at(path):
+            if not issubclass(cls, Component):
                 return full, ModuleLoss(cls, full, parameters), revision
         from .building import build  # msgspec; listing does without
         return full, build(cls, parameters, full, path), revision
@@ -223,17 +222,6 @@ def check_class(cls: Any, kinds: Sequence[str]) -> None:
 def _is_module(cls: Any) -> bool:
     torch = sys.modules.get("torch")  # whoever has a subclass of nn.Module has imported torch
     return torch is not None and inspect.isclass(cls) and issubclass(cls, torch.nn.Module)
-
-
-@contextlib.contextmanager
-def _at(path: str) -> Iterator[None]:
-    """Puts the key path before the message of an error."""
-    try:
-        yield
-    except MtcoreError as error:
-        if path:
-            error.args = (f"{path}: {error}", *error.args[1:])
-        raise
 
 
 def _taken_apart(value: Any, what: str, path: str) -> tuple[Any, dict[str, Any]]:
