@@ -32,6 +32,8 @@ HEADER = 128
 """Bytes before the data: what an npy header of one dimension is padded to."""
 MAPS = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4
 """Files that a store keeps mapped, of those that `ulimit -n` allows the process: each further one is mapped again when it is read."""
+MEMORY = os.sysconf("SC_PHYS_PAGES") * mmap.PAGESIZE
+"""Bytes that this machine has: a store of more than half of it is not held by the system between two reads of a row."""
 STEP = np.float32(2.0**-15)
 """What one step of an int16 is worth: the samples of 16-bit recordings lie in [-1, 1)."""
 PLACE = ("key", "offset", "shape", "rate", "hop", "first", "by", "speed")
@@ -53,7 +55,8 @@ class Store:
         self.rows: dict[str, int] = {}
         self._tables: dict[str, Any] = {}
         self._order: list[str] = []
-        self._maps: dict[int, np.ndarray] = {}
+        self._maps: dict[int, tuple[mmap.mmap, np.ndarray]] = {}
+        self._bytes = 0
         self.refresh()
         with suppress(OSError):
             os.utime(self.folder / "prefix.json")  # its time is that of the last use
@@ -75,7 +78,8 @@ class Store:
             columns = {name: table[name].to_numpy() for name in PLACE if name not in ("key", "shape")}
             shapes = table["shape"].combine_chunks()
             columns |= {"ends": shapes.offsets.to_numpy(), "sizes": shapes.values.to_numpy(), "dtype": dtype,
-                        "bytes": HEADER + int(table.schema.metadata[b"elements"]) * dtype.itemsize}
+                        "bytes": HEADER + int(table.schema.metadata[b"elements"]) * dtype.itemsize, "seen": np.zeros(len(table), bool)}
+            self._bytes += columns["bytes"]
             number = len(self._order)
             self._tables[path.stem] = columns
             self._order.append(path.stem)
@@ -114,17 +118,23 @@ class Store:
             shape, out = (1,), out.reshape(1)
         if out.shape[:-1] != shape[:-1]:
             raise ValueError(f"{key}: expected memory of the shape {[*shape[:-1], 'n']}, found {list(out.shape)}")
-        found = self._flat(shard, columns)[offset:offset + math.prod(shape)].reshape(shape)[..., first:first + out.shape[-1]]
-        frames = found.shape[-1]
-        _convert(found, out[..., :frames])
+        mapped, flat = self._mapped(shard, columns)
+        found = flat[offset:offset + math.prod(shape)].reshape(shape)[..., first:first + out.shape[-1]]
+        if frames := found.shape[-1]:
+            if not columns["seen"][row] or self._bytes > MEMORY // 2:  # from disk in one go: ten times as fast as page by page
+                begin, end = (HEADER + at * flat.itemsize for at in (offset + first, offset + math.prod(shape) - shape[-1] + first + frames))
+                page = begin % mmap.PAGESIZE
+                mapped.madvise(mmap.MADV_WILLNEED, begin - page, end - begin + page)
+                columns["seen"][row] = True
+            _convert(found, out[..., :frames])
         if frames < out.shape[-1]:
             out[..., frames:] = 0
         return frames
 
-    def _flat(self, shard: int, columns: Mapping[str, Any]) -> np.ndarray:
-        """A shard's numbers, mapped from its file: the system's memory, not ours. A map that is dropped goes with its last reader."""
-        flat = self._maps.get(shard)
-        if flat is None:
+    def _mapped(self, shard: int, columns: Mapping[str, Any]) -> tuple[mmap.mmap, np.ndarray]:
+        """A shard's file and its numbers, mapped: the system's memory, not ours. A map that is dropped goes with its last reader."""
+        known = self._maps.get(shard)
+        if known is None:
             while len(self._maps) >= MAPS:
                 self._maps.pop(next(iter(self._maps)), None)
             path = self.folder / f"{self._order[shard]}.npy"
@@ -133,8 +143,8 @@ class Store:
                     mapped = mmap.mmap(file.fileno(), columns["bytes"], access=mmap.ACCESS_READ)
             except (OSError, ValueError) as error:
                 raise DataError(f"{path}: expected a shard of a feature store: {error}; run again to have what is missing made") from error
-            flat = self._maps[shard] = np.frombuffer(mapped, columns["dtype"], offset=HEADER)
-        return flat
+            known = self._maps[shard] = mapped, np.frombuffer(mapped, columns["dtype"], offset=HEADER)
+        return known
 
     def sums(self, keys: Sequence[str]) -> Sums | None:
         """Sums of these rows as stored, in this order; None where some have none (arrays without a time axis)."""
