@@ -25,7 +25,6 @@ class Builder:
 
     def __init__(self, config: Config, registry, folder: Path):
         self.config, self.registry, self.folder = config, registry, folder
-        self.split_seed = config.seed
 
     def make(self, kind: str, value: Any, path: str) -> Named:
         return self.registry.make(kind, value, path=path, search=self.folder)
@@ -148,7 +147,7 @@ class Builder:
         train = config.train
         return {
             "seed": config.seed,
-            "split": {**vars(config.split), "seed": self.split_seed}, "dtype": config.extract.dtype,
+            "split": dict(vars(config.split)), "dtype": config.extract.dtype,
             "datasets": {name: {"reader": self.make("reader", config.datasets[name].reader, f"datasets.{name}.reader").described(),
                                 "group": config.datasets[name].group, "max_per_label": config.datasets[name].max_per_label}
                          for name in datasets},

@@ -50,7 +50,7 @@ def read_datasets(config: Config, registry, folder: Path) -> list[Dataset]:
         reader = registry.make("reader", one.reader, path=f"datasets.{name}.reader", search=folder)
         uses = None
         if isinstance(one.tasks, dict):
-            uses = [TaskUse(task, use.get("as_") or task, use.get("labels", {})) for task, use in one.tasks.items()]
+            uses = [TaskUse(task, use.as_ or task, use.labels) for task, use in one.tasks.items()]
         elif one.tasks is not None:
             uses = [TaskUse(task, task) for task in one.tasks]
         found.append(read(name, reader, resolve_path(one.root, folder), uses))
@@ -79,7 +79,7 @@ def read_corpus(config: Config, registry, folder: Path, cache: Path, jobs: int =
         bad |= {dataset.key(index): str(error) for index, error in errors.items()}
         split.append(_split_dataset(dataset, config, found))
     joined = joined_groups(split)
-    seed = config.seed if config.split.seed is None else config.split.seed
+    seed = config.split.seed
     drawn = [draw_parts(split, folds=config.split.folds, test=config.split.test, validation=config.split.validation,
                         seed=derive(seed, "repeat", repeat) if repeat else seed) for repeat in range(config.split.repeats)]
     parts = Parts([fold for one in drawn for fold in one.folds], list(dict.fromkeys(note for one in drawn for note in one.notes)))

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import difflib
 import os
+import re
 import tomllib
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Annotated, Any, Literal, Mapping
 
-import msgspec
+from msgspec import Meta
 
 from ..errors import ExperimentError
+from ..plugin.building import converted
+from ..plugin.loader import near
 
 __all__ = ["Config", "load", "override", "parse"]
 
 Use = str | dict[str, Any] | Any
-NOT_YET = {"teachers": "teachers"}
+Positive = Annotated[int, Meta(ge=1)]
+NOT_YET = ("teachers",)
 """Keys of the design that are not built."""
+_FIXED = re.compile(r"(split|materials|datasets\.[^.]+\.(group|root|reader|parts|tasks)|tasks\.[^.]+\.labels)(\.|$)")
+"""What does not vary, as data is read and split once."""
 
 
 @dataclass(kw_only=True)
@@ -36,11 +41,11 @@ class DatasetInputConfig:
 class DatasetConfig:
     reader: Use
     root: str = "."
-    tasks: list[str] | dict[str, Any] | None = None
+    tasks: list[str] | dict[str, TaskUseConfig] | None = None
     group: str | None = None
     signal: list[Any] = field(default_factory=list)
     inputs: dict[str, DatasetInputConfig] = field(default_factory=dict)
-    parts: list[typing.Literal["train", "validation", "test"]] | None = None
+    parts: list[Literal["train", "validation", "test"]] | None = None
     max_per_label: dict[str, Any] = field(default_factory=dict)
 
 
@@ -72,14 +77,14 @@ class InputConfig:
 
 @dataclass(kw_only=True)
 class ExtractConfig:
-    on_error: typing.Literal["stop", "skip"] = "stop"
-    dtype: typing.Literal["float32", "float16"] = "float32"
+    on_error: Literal["stop", "skip"] = "stop"
+    dtype: Literal["float32", "float16"] = "float32"
 
 
 @dataclass(kw_only=True)
 class SplitConfig:
-    folds: int | typing.Literal["official", "groups"] = 5
-    repeats: int = 1
+    folds: int | Literal["official", "groups"] = 5
+    repeats: Positive = 1
     test: float = 0.2
     validation: float = 0.1
     seed: int | None = None
@@ -114,17 +119,17 @@ class StopConfig:
 class TrainConfig:
     epochs: int | None = None
     updates: int | None = None
-    batch_size: int = 32
-    accumulate: int = 1
+    batch_size: Positive = 32
+    accumulate: Positive = 1
     optimizer: Use = field(default_factory=lambda: {"use": "adam", "lr": 1e-3})
     scheduler: Use = "constant"
     sampler: Use = "mixed"
     balancer: Use = "sum"
     trainer: Use = "gradient"
     stop: StopConfig = field(default_factory=StopConfig)
-    clip: float | None = None
-    threads: int = 1
-    workers: int = 0
+    clip: Annotated[float, Meta(gt=0)] | None = None
+    threads: Positive = 1
+    workers: Annotated[int, Meta(ge=0)] = 0
 
 
 @dataclass(kw_only=True)
@@ -134,7 +139,7 @@ class BatchConfig:
 
 @dataclass(kw_only=True)
 class EvaluationConfig:
-    windows: typing.Literal["clip", "each"] = "clip"
+    windows: Literal["clip", "each"] = "clip"
 
 
 @dataclass(kw_only=True)
@@ -184,34 +189,16 @@ def load(path: Path | str, overrides: Mapping[str, str] | None = None) -> tuple[
 def parse(data: Mapping[str, Any]) -> Config:
     """Check every key. Raises `ExperimentError` with the key's path."""
     data = copy.deepcopy(dict(data))
-    for key, what in NOT_YET.items():
-        place, _, last = key.rpartition(".*.")
-        tables = (data[place].items() if isinstance(data.get(place), dict) else ()) if place else [("", data)]
-        for name, table in tables:
-            if isinstance(table, dict) and last in table:
-                raise ExperimentError(f"{f'{place}.{name}.' if place else ''}{last}: {what}: not built yet")
-    for name, dataset in data.get("datasets", {}).items() if isinstance(data.get("datasets"), dict) else ():
-        if isinstance(dataset, dict) and isinstance(dataset.get("tasks"), dict):
-            for task, use in dataset["tasks"].items():
-                path = f"datasets.{name}.tasks.{task}"
-                _table(use, path)
-                use = {"as_" if key == "as" else key: value for key, value in use.items()}
-                _check_keys(use, TaskUseConfig, path)
-                dataset["tasks"][task] = use
-    _check_keys(data, Config, "")
-    try:
-        config = msgspec.convert(data, Config)
-    except msgspec.ValidationError as error:
-        message, _, where = str(error).partition(" - at `$")
-        path = where.rstrip("`").lstrip(".")
-        raise ExperimentError(f"{path or 'the experiment'}: {message[0].lower() + message[1:]}") from None
-    train = config.train
+    for key in NOT_YET:
+        if key in data:
+            raise ExperimentError(f"{key}: not built yet")
+    config = _filled(Config, data, "")
+    config.split.seed = config.seed if config.split.seed is None else config.split.seed
+    train, model = config.train, config.model
     problems = [(not config.datasets, "datasets: expected at least one"), (not config.inputs, "inputs: expected at least one"),
-                (not (config.model.trunk or config.model.trunks or config.model.module), "model: expected a trunk"),
-                (bool(config.model.trunk) and bool(config.model.trunks), "model: expected trunk or trunks, found both"),
+                (not (model.trunk or model.trunks or model.module), "model: expected a trunk"),
+                (model.trunk and model.trunks, "model: expected trunk or trunks, found both"),
                 (train.epochs is not None and train.updates is not None, "train: expected epochs or updates, found both"),
-                (train.batch_size < 1, f"train.batch_size: expected at least 1, found {train.batch_size}"),
-                (train.accumulate < 1, f"train.accumulate: expected at least 1, found {train.accumulate}"),
                 (any(n is not None and n < 1 for n in (train.epochs, train.updates)), "train: expected at least one epoch or update"),
                 *((not isinstance(value, (str, dict)), f"train.{key}: expected a name or a table with `use`, found {value!r}")
                   for key, value in (("optimizer", train.optimizer), ("scheduler", train.scheduler))),
@@ -219,49 +206,42 @@ def parse(data: Mapping[str, Any]) -> Config:
                   for name, dataset in config.datasets.items() for one in dataset.inputs),
                 *((name in config.datasets, f"materials.{name}: a dataset has this name too; give the material another")
                   for name in config.materials),
-                *((dataset.parts == [], f"datasets.{name}.parts: expected at least one part") for name, dataset in config.datasets.items()),
-                (config.split.repeats < 1, f"split.repeats: expected at least 1, found {config.split.repeats}"),
-                (train.workers < 0, f"train.workers: expected 0 or more, found {train.workers}"),
-                (train.threads < 1, f"train.threads: expected at least 1, found {train.threads}"),
-                (train.clip is not None and not train.clip > 0, f"train.clip: expected a norm above 0, found {train.clip}"),
-                (any(mark in config.name for mark in "/\\\0") or config.name in ("", ".", ".."), f"name: expected a folder's name, found {config.name!r}")]
+                *((dataset.parts == [], f"datasets.{name}.parts: expected at least one part")
+                  for name, dataset in config.datasets.items()),
+                (re.search(r"[/\\\0]", config.name) or config.name in ("", ".", ".."),
+                 f"name: expected a folder's name, found {config.name!r}")]
     for wrong, message in problems:
         if wrong:
             raise ExperimentError(message)
     for key in config.vary:
-        first, last = key.split(".")[0], key.split(".")[-1]
-        if first in ("split", "materials") or (first == "datasets" and last in ("group", "root", "reader", "parts")) or (first, last) == ("tasks", "labels") or (
-                first == "datasets" and ".tasks" in key):
+        if _FIXED.match(key):
             raise ExperimentError(f"vary.{key}: data is read and parts are drawn once per experiment, so that what bears on them (split, "
                                   "materials, group, root, reader, parts, a dataset's tasks, labels) does not vary; write another experiment")
     return config
 
 
-def _table(value: Any, path: str) -> None:
+def _filled(kind: Any, value: Any, path: str) -> Any:
+    """A value of the file as the type that its key has, tables with all their keys checked."""
+    if isinstance(value, dict):  # of "a list or a table" the table
+        kind = next((one for one in typing.get_args(kind) if typing.get_origin(one) is dict), kind)
+    inner = (typing.get_args(kind) or (None,))[-1]
+    table = dataclasses.is_dataclass(kind)
+    if not table and not (typing.get_origin(kind) is dict and dataclasses.is_dataclass(inner)):
+        return converted(value, kind, path)
     if not isinstance(value, dict):
         raise ExperimentError(f"{path}: expected a table, found {type(value).__name__}")
-
-
-def _check_keys(value: Any, kind: Any, path: str) -> None:
-    """Unknown keys, at every depth, with the nearest valid spelling."""
-    if dataclasses.is_dataclass(kind):
-        _table(value, path or "the experiment")
-        hints = typing.get_type_hints(kind)
-        for key, inner in value.items():
-            here = f"{path}.{key}" if path else key
-            if key not in hints:
-                near = difflib.get_close_matches(str(key), hints, 1)
-                raise ExperimentError(f"{here}: unknown key; " + (f"did you mean {near[0].rstrip('_')!r}?" if near
-                                      else f"known: {', '.join(name.rstrip('_') for name in hints)}"))
-            _check_keys(inner, hints[key], here)
-        missing = [f.name for f in dataclasses.fields(kind) if f.default is dataclasses.MISSING
-                   and f.default_factory is dataclasses.MISSING and f.name not in value]
-        if missing:
-            raise ExperimentError(f"{path + '.' if path else ''}{missing[0]}: expected, but it is missing")
-    elif typing.get_origin(kind) is dict and dataclasses.is_dataclass(typing.get_args(kind)[1]):
-        _table(value, path)
-        for key, inner in value.items():
-            _check_keys(inner, typing.get_args(kind)[1], f"{path}.{key}")
+    below = {key: f"{path}.{key}" if path else key for key in value}
+    if not table:
+        return {key: _filled(inner, item, below[key]) for key, item in value.items()}
+    known = {field.name.rstrip("_"): field for field in dataclasses.fields(kind)}  # as_, since Python has taken `as`
+    for key in value:
+        if key not in known:
+            raise ExperimentError(f"{below[key]}: unknown key" + (near(repr(key), map(repr, known)) or f"; known: {', '.join(known)}"))
+    for key, field in known.items():
+        if key not in value and field.default is field.default_factory is dataclasses.MISSING:
+            raise ExperimentError(f"{path + '.' if path else ''}{key}: expected, but it is missing")
+    types = typing.get_type_hints(kind, include_extras=True)
+    return kind(**{known[key].name: _filled(types[known[key].name], item, below[key]) for key, item in value.items()})
 
 
 def override(data: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:

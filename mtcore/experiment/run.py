@@ -255,9 +255,9 @@ class Experiment:
         found = []
         for variation in self.variations():
             config = parse(variation.data)
+            config.split = self.config.split  # drawn once, whatever seed varies
             builder = Builder(config, self.registry, self.folder)
             tasks = {name: self.tasks[name] for name in variation.tasks}
-            builder.split_seed = self.config.seed if self.config.split.seed is None else self.config.split.seed
             described = builder.described(variation.datasets, tasks)
             for fold in range(self.corpus.folds):
                 identity = self._identity(described, config, variation, fold)

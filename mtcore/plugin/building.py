@@ -16,7 +16,7 @@ from .interfaces import Component
 from .loader import near
 from .params import STEP_KEYS
 
-__all__ = ["Parameter", "build", "parameters_of", "type_name"]
+__all__ = ["Parameter", "build", "converted", "parameters_of", "type_name"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,9 +84,7 @@ def build(cls: type[Component], values: Mapping[str, Any], name: str, path: str 
 
 def _checked(value: Any, parameter: Parameter, path: str, name: str) -> Any:
     try:
-        value = msgspec.convert(value, type=parameter.type, strict=True)
-    except msgspec.ValidationError as error:
-        raise ExperimentError(_said_our_way(str(error), value, parameter, path)) from None
+        value = converted(value, parameter.type, path)
     except TypeError as error:
         raise PluginError(f"{path}: the parameter {parameter.name} of {name} has a type no file can give: {error}") from error
     for inner, item in _items(value, path):
@@ -118,16 +116,20 @@ def _check_choice(value: Any, parameter: Parameter, path: str) -> None:
         raise ExperimentError(f"{path}: expected {' and '.join(limits)}{unit}; found {value!r}")
 
 
-def _said_our_way(message: str, value: Any, parameter: Parameter, path: str) -> str:
-    """msgspec: "Expected `int`, got `str` - at `$[0]`"; ours: "path[0]: expected int, found str"."""
-    text, _, place = message.partition(" - at ")
+def converted(value: Any, kind: Any, path: str) -> Any:
+    """A file's value as this type, `ExperimentError` where it is of another. msgspec says "Expected `int`, got `str` - at `$[0]`", we say
+    "path[0]: expected int, found str"."""
+    try:
+        return msgspec.convert(value, type=kind, strict=True)
+    except msgspec.ValidationError as error:
+        text, _, place = str(error).partition(" - at ")
     place = re.sub(r"^.*\$|`$", "", place)
-    if text.startswith("Invalid enum value"):
-        choices = [str(choice) for choice in typing.get_args(parameter.type) if isinstance(choice, (str, int))]
-        return f"{path}{place}: expected {type_name(parameter.type)}, found {value!r}{near(str(value), choices)}"
+    if text.startswith("Invalid enum value") and not place:
+        choices = [str(choice) for choice in typing.get_args(kind) if isinstance(choice, (str, int))]
+        raise ExperimentError(f"{path}{place}: expected {type_name(kind)}, found {value!r}{near(str(value), choices)}")
     text = text.replace("`null`", "None").replace("`object`", "table").replace("`array`", "list").replace("| null", "or None")
     text = text.replace(", got ", ", found ").replace("`", "").replace("| array", "or list").replace(" | ", " or ")
-    return f"{path}{place}: {text[:1].lower()}{text[1:]}"
+    raise ExperimentError(f"{path}{place}: {text[:1].lower()}{text[1:]}" + ("" if place or "found" in text else f", found {value!r}"))
 
 
 def type_name(kind: Any) -> str:
