@@ -81,7 +81,7 @@ class Standardize(Preparer):
     """
 
     acts_on = "feature"
-    fitted = True
+    fitted = batched = True
     per: str = param("bin", choices=("bin", "cell", "all"), help="moments per bin (each position but time), per cell, or of all")
 
     def prepare(self, context: Context) -> Prepared:
@@ -120,7 +120,11 @@ class Standardize(Preparer):
             return _moments(mean[..., None], (inside + between).sum(axis=0)[..., None] / count.sum())
 
         def apply(x, state, rng):
-            return ((_fits(x, state) - state["mean"]) / state["deviation"]).astype(np.float32)
+            near = state["mean"].astype(np.float32)
+            scaled = _fits(x, state) - near
+            scaled -= (state["mean"] - near).astype(np.float32)  # what float32 cannot hold of a mean that is large beside the deviation
+            scaled /= state["deviation"].astype(np.float32)
+            return scaled
 
         def inverse(x, state):
             return (_fits(x, state) * state["deviation"] + state["mean"]).astype(np.float32)
@@ -136,6 +140,6 @@ def _moments(mean: np.ndarray, variance: np.ndarray) -> dict[str, np.ndarray]:
 
 def _fits(x: np.ndarray, state: dict[str, np.ndarray]) -> np.ndarray:
     fitted = state["mean"].shape
-    if x.ndim != len(fitted) or any(size not in (1, found) for size, found in zip(fitted, x.shape)):
+    if x.ndim not in (len(fitted), len(fitted) + 1) or any(size not in (1, found) for size, found in zip(fitted, x.shape[-len(fitted):])):
         raise ClipError(f"expected an array that fits moments of shape {fitted}, found {x.shape}; put crop_or_pad in front")
     return x

@@ -118,6 +118,17 @@ class Chain:
             array = self._call(position, array, states, rng, part=draw.part if draw else "train")
         return array
 
+    @property
+    def at_once(self) -> bool:
+        """Whether all that follows the stored prefix may be applied to whole batches, the same in every part."""
+        return all(getattr(step.component, "batched", False) and not step.random and not step.parts for step in self.steps[self.cut:])
+
+    def run_together(self, like: Array, joined: np.ndarray, states: Mapping[int, dict]) -> np.ndarray:
+        """All that follows the stored prefix, for [batch, ...] of arrays like this one."""
+        for position in range(self.cut, len(self.steps)):
+            joined = self.prepared(position, like).apply(joined, states.get(position, {}), None)
+        return joined
+
     def prepared(self, position: int, array: Array, part: str = "train") -> Any:
         """What the step became for arrays of this layout, with the materials of this part."""
         rate, axis, shape = layout = array.layout()

@@ -227,6 +227,8 @@ class Preparer(Component):
     fitted: ClassVar[bool] = False
     random: ClassVar[bool] = False
     window: ClassVar[bool] = False
+    batched: ClassVar[bool] = False
+    """`apply` takes [batch, ...] too, to the same bits, and keeps shape and axis: then it runs once per batch instead of once per row"""
 
     @abstractmethod
     def prepare(self, context: Context) -> Prepared:

@@ -273,8 +273,11 @@ class Rows(torch.utils.data.Dataset):
 
     def batch(self, rows: Sequence[int]) -> Batch:
         """These rows of the current `epoch` as tensors; random steps draw for training only (or for the parts they name)."""
-        arrays = {name: [self._array(int(row), name) for row in rows] for name in self.data.names}
-        inputs = {name: self._stacked(name, found, rows) for name, found in arrays.items()}
+        arrays, inputs = {}, {}
+        for name in self.data.names:
+            at_once = self._at_once(name, rows)
+            arrays[name] = at_once[1] if at_once else [self._array(int(row), name) for row in rows]
+            inputs[name] = at_once[0] if at_once else self._stacked(name, arrays[name], rows)
         lengths = {name: [array.data.shape[-1] for array in found] for name, found in arrays.items() if found[0].axis is not None}
         padded = any(len(set(found)) > 1 for found in lengths.values())
         timed = next((found for found in arrays.values() if found[0].axis is not None), None)
@@ -287,6 +290,35 @@ class Rows(torch.utils.data.Dataset):
                 targets[name] = self._targets(task, [values[i] for i in has], [timed[i] for i in has] if timed else None)
         return Batch(inputs, targets, having, [self.key(row) for row in rows],
                      {name: torch.tensor(found) for name, found in lengths.items()} if padded else None)
+
+    def _at_once(self, name: str, rows: Sequence[int]) -> tuple[torch.Tensor, list[Array]] | None:
+        """Rows read straight into the batch's memory, and what follows the store applied to all of them together; None where a step draws,
+        moves time or sees one row at a time."""
+        data, places = self.data, {}
+        for place, row in enumerate(rows):
+            places.setdefault(int(self.index[row, 0]), []).append(place)
+        used = {d: data.input(d, name) for d in places}
+        if not all(isinstance(one.store, Store) and one.chain.at_once for one in used.values()):
+            return None
+        keys = [(used[d], used[d].keys[c]) for d, c, _ in self.index[list(rows)].tolist()]
+        shapes = [one.store.shape(key) for one, key in keys]
+        longest = max(shapes, key=lambda shape: shape[-1:])
+        first = {d: used[d].store.read(keys[members[0]][1], (0, 0)) for d, members in places.items()}  # what is known of it, no data
+        timed = all(array.axis is not None for array in first.values())
+        if any(shape[:-1] != longest[:-1] or shape != longest and not timed for shape in shapes):
+            return None
+        joined = np.empty((len(keys), *longest), np.float32)
+        for row, (one, key) in zip(joined, keys):
+            one.store.read_into(row, key)
+        for d, members in places.items():
+            chosen = slice(None) if len(places) == 1 else members
+            joined[chosen] = used[d].chain.run_together(replace(first[d], data=joined[members[0]]), joined[chosen], data.state(d, name))
+        placed = any(task.kind == "events" for task in data.tasks.values())
+        arrays = [one.store.read(key, (0, 0)) if placed else first[d] for d, (one, key) in zip(self.index[list(rows), 0].tolist(), keys)]
+        for place, shape in enumerate(shapes) if timed else ():
+            joined[place, ..., shape[-1]:] = 0
+            arrays[place] = replace(arrays[place], data=joined[place, ..., :shape[-1]], frames=None)
+        return torch.from_numpy(joined), arrays
 
     def _stacked(self, name: str, found: list[Array], rows: Sequence[int]) -> torch.Tensor:
         """One array of all rows; shorter ones get zeros at the end of their time."""
