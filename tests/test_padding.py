@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mtcore.errors import ExperimentError
+from mtcore.training.evaluate import predict
 
 
 @pytest.fixture
@@ -43,6 +44,36 @@ def test_a_row_in_a_padded_batch_is_as_it_is_alone(uneven, chosen):
                 assert torch.allclose(found, single.tasks[task], atol=1e-5)
                 assert torch.allclose(losses[task](output.tasks[task], together.targets[task], together)[place],
                                       losses[task](single.tasks[task], alone.targets[task], alone)[0], atol=1e-5)
+
+
+def test_figures_do_not_depend_on_which_clips_share_a_batch(uneven):
+    """Events of a clip that was padded lie where they lie alone."""
+    experiment = uneven(chosen=("size", "beep"), inputs={"main": {"extractor": {"use": "core.spectrogram", "hop": 0.03}, "steps": ["core.standardize"]}})
+    experiment.extract()
+    run = experiment.runs()[0]
+    data = run.data()
+    model, setup = run.model(data), run.setup(data, experiment.progress)
+    alone, together = (predict(model, setup.heads, setup.losses, data.rows("train"), size) for size in (1, 64))
+    assert alone[1] == pytest.approx(together[1], rel=1e-4)
+    one, other = alone[0]["beep"], together[0]["beep"]
+    assert one.clips == other.clips and len({scores.shape for scores in one.scores}) == 2
+    assert all(a.shape == b.shape and abs(a - b).max() < 1e-5 for a, b in zip(one.scores, other.scores))
+    assert one.decided == other.decided
+
+
+def test_events_of_the_shorter_clips_only(make, generated):
+    """The longest clip of a batch has no events: the others' still lie where they lie alone."""
+    experiment = make(datasets={"a": {"reader": generated(chosen=("beep",))}, "b": {"reader": generated(seconds=3.5, offset=100)}},
+                      inputs={"main": {"extractor": "core.spectrogram", "steps": ["core.standardize"]}},
+                      model={"trunk": {"use": "core.cnn", "channels": [4, 8]}})
+    experiment.extract()
+    run = experiment.runs()[0]
+    data = run.data()
+    model, setup, rows = run.model(data).eval(), run.setup(data, experiment.progress), data.rows("train")
+    mixed, alone = rows.batch([0, len(rows) - 1]), rows.batch([0])
+    assert mixed.targets["beep"].shape[-1] == mixed.inputs["main"].shape[-1] > alone.inputs["main"].shape[-1]
+    losses = [setup.losses["beep"](model(one.inputs, one.lengths, one.rows).tasks["beep"], one.targets["beep"], one) for one in (mixed, alone)]
+    assert torch.allclose(*losses, atol=1e-5)
 
 
 def test_a_run_over_clips_of_different_lengths(uneven):

@@ -281,13 +281,14 @@ class Rows(torch.utils.data.Dataset):
         lengths = {name: [array.data.shape[-1] for array in found] for name, found in arrays.items() if found[0].axis is not None}
         padded = any(len(set(found)) > 1 for found in lengths.values())
         timed = next((found for found in arrays.values() if found[0].axis is not None), None)
+        longest = max((array.data.shape[-1] for array in timed or ()), default=0)
         targets, having = {}, {}
         for name, task in self.data.tasks.items():
             values = [self.data.encoded[self.data.datasets[d].name][c].get(name) for d, c, _ in self.index[list(rows)]]
             has = list(range(len(values))) if task.kind == "none" else [i for i, value in enumerate(values) if value is not None]
             if has:
                 having[name] = torch.tensor(has)
-                targets[name] = self._targets(task, [values[i] for i in has], [timed[i] for i in has] if timed else None)
+                targets[name] = self._targets(task, [values[i] for i in has], [timed[i] for i in has] if timed else None, longest)
         return Batch(inputs, targets, having, [self.key(row) for row in rows],
                      {name: torch.tensor(found) for name, found in lengths.items()} if padded else None)
 
@@ -344,7 +345,7 @@ class Rows(torch.utils.data.Dataset):
         draw = Draw(self.data.seed, self.epoch, self.key(row), self.part, name)
         return one.chain.run(one.store.read(one.keys[c]), one.chain.cut, len(one.chain.steps), self.data.state(d, name), draw, w)
 
-    def _targets(self, task: Task, values: list, arrays: list[Array] | None) -> torch.Tensor:
+    def _targets(self, task: Task, values: list, arrays: list[Array] | None, longest: int) -> torch.Tensor:
         if task.kind == "multiclass":
             return torch.tensor(values)
         if task.kind == "regression":
@@ -355,9 +356,10 @@ class Rows(torch.utils.data.Dataset):
         if task.kind == "events":
             if arrays is None:
                 raise ExperimentError(f"task {task.name}: events need an input with a time axis")
-            frames = [rasterise(v, len(task.labels), array) for v, array in zip(values, arrays)]
-            longest = max(one.shape[1] for one in frames)
-            return torch.stack([torch.nn.functional.pad(one, (0, longest - one.shape[1])) for one in frames])
+            target = torch.zeros(len(values), len(task.labels), longest)
+            for one, events, array in zip(target, values, arrays):
+                one[:, :array.data.shape[-1]] = rasterise(events, len(task.labels), array)
+            return target
         return torch.tensor(np.asarray(values, np.float32))
 
 

@@ -29,6 +29,8 @@ def predict(model: torch.nn.Module, heads: Mapping[str, Head], losses: Mapping[s
             total[name][0] += float(values.double().sum())
             total[name][1] += len(values)
             scores = heads[name].scores(data.tasks[name], raw).double().numpy()
+            if data.tasks[name].kind == "events":  # a score per frame of the input: one of the output covers `stride` of them
+                scores = np.repeat(scores, -(-batch.targets[name].shape[-1] // scores.shape[-1]), axis=-1)
             for place, score in zip(batch.rows[name].tolist(), scores):
                 clip = batch.clips[place]
                 if each_window and data.tasks[name].kind != "events":
@@ -72,9 +74,7 @@ def _stitch(rows: Rows, parts: Sequence[tuple[int, np.ndarray]]) -> tuple[np.nda
     arrays = []
     for row, score in parts:
         array = next(a for a in (rows._array(row, name) for name in rows.data.names) if a.axis is not None)
-        frames = array.data.shape[-1]
-        repeated = np.repeat(score, -(-frames // score.shape[1]), axis=1)[:, :frames]  # an output frame covers `stride` input frames
-        arrays.append((array.frames[0] if array.frames else 0, repeated, array))
+        arrays.append((array.frames[0] if array.frames else 0, score[:, :array.data.shape[-1]], array))
     length = max(start + score.shape[1] for start, score, _ in arrays)
     total, count = np.zeros((arrays[0][1].shape[0], length)), np.zeros(length)
     for start, score, _ in arrays:
