@@ -9,7 +9,7 @@ from typing import Any, Mapping
 from ..errors import ExperimentError
 from ..extracting.chain import Chain
 from ..plugin import Named, Step, Task
-from .file import Config
+from .file import Config, TaskConfig
 
 __all__ = ["Builder"]
 
@@ -49,6 +49,9 @@ class Builder:
             raise ExperimentError(f"inputs.{name}: two steps have the id {twice[0]!r}; give one another `id`")
         return Chain(steps, shared=len(before) + len(common), dtype=config.extract.dtype)
 
+    def chains(self, dataset: str) -> dict[str, Chain]:
+        return {name: self.chain(dataset, name) for name in self.config.inputs}
+
     def material(self, name: str) -> Chain:
         """A material's chain, stored whole: its own signal steps, the experiment's up to the first that is random or fitted, samples."""
         own = self._steps(self.config.materials[name].signal, f"materials.{name}.signal", "signal")
@@ -87,58 +90,62 @@ class Builder:
             made[name], inputs[name] = self.make("trunk", value, path), list(takes)
         return made, inputs
 
+    def task(self, name: str) -> TaskConfig:
+        return self.config.tasks.get(name, TaskConfig())
+
+    def training(self, kind: str) -> Named:
+        """The run's sampler, balancer or trainer."""
+        return self.make(kind, getattr(self.config.train, kind), f"train.{kind}")
+
     def wiring(self, tasks: Mapping[str, Task], trunks: Mapping[str, Any]) -> dict[str, list[str]]:
         found = {}
         for name in tasks:
-            said = self.config.tasks[name].trunks if name in self.config.tasks else None
-            for trunk in said or ():
+            said = self.task(name).trunks or list(trunks)
+            for trunk in said:
                 if trunk not in trunks:
                     raise ExperimentError(f"tasks.{name}.trunks: {trunk!r} is not among {', '.join(trunks)}")
-            found[name] = said or list(trunks)
+            found[name] = said
         return found
 
-    def _of_task(self, kind: str, key: str, defaults: Mapping[str, str], tasks: Mapping[str, Task]) -> dict[str, Named]:
-        found = {}
-        for name, task in tasks.items():
-            said = getattr(self.config.tasks[name], key) if name in self.config.tasks else None
-            if said is None and task.kind not in defaults:
-                raise ExperimentError(f"tasks.{name}.{key}: a task of kind {task.kind} needs one; none is the default")
-            found[name] = self.make(kind, said if said is not None else defaults[task.kind], f"tasks.{name}.{key}")
-            self._check_kind(found[name], task, f"tasks.{name}.{key}")
-        return found
-
-    @staticmethod
-    def _check_kind(one: Named, task: Task, path: str) -> None:
+    def _serving(self, kind: str, value: Any, task: Task, path: str) -> Named:
+        """A head, loss or metric that serves the task."""
+        if value is None:
+            raise ExperimentError(f"{path}: a task of kind {task.kind} needs one; none is the default")
+        one = self.make(kind, value, path)
         if one.component.kinds and task.kind not in one.component.kinds:
             raise ExperimentError(f"{path}: {one.name} serves {', '.join(one.component.kinds)}; the task is {task.kind}")
+        return one
 
-    def heads(self, tasks: Mapping[str, Task]) -> dict[str, Named]:
-        return self._of_task("head", "head", HEADS, tasks)
-
-    def losses(self, tasks: Mapping[str, Task]) -> dict[str, Named]:
-        return self._of_task("loss", "loss", LOSSES, tasks)
-
-    def metrics(self, tasks: Mapping[str, Task]) -> dict[str, list[Named]]:
+    def _of_task(self, kind: str, defaults: Mapping[str, str], tasks: Mapping[str, Task]) -> dict[str, Named]:
         found = {}
         for name, task in tasks.items():
-            said = self.config.tasks[name].metrics if name in self.config.tasks else None
-            values = METRICS.get(task.kind, []) if said is None else said
-            found[name] = [self.make("metric", value, f"tasks.{name}.metrics[{i}]") for i, value in enumerate(values)]
-            for i, metric in enumerate(found[name]):
-                self._check_kind(metric, task, f"tasks.{name}.metrics[{i}]")
+            said = getattr(self.task(name), kind)
+            found[name] = self._serving(kind, defaults.get(task.kind) if said is None else said, task, f"tasks.{name}.{kind}")
         return found
 
+    def heads(self, tasks: Mapping[str, Task]) -> dict[str, Named]:
+        return self._of_task("head", HEADS, tasks)
+
+    def losses(self, tasks: Mapping[str, Task]) -> dict[str, Named]:
+        return self._of_task("loss", LOSSES, tasks)
+
+    def metrics(self, tasks: Mapping[str, Task]) -> dict[str, list[Named]]:
+        said = {name: self.task(name).metrics for name in tasks}
+        values = {name: METRICS.get(task.kind, []) if said[name] is None else said[name] for name, task in tasks.items()}
+        return {name: [self._serving("metric", value, tasks[name], f"tasks.{name}.metrics[{i}]") for i, value in enumerate(some)]
+                for name, some in values.items()}
+
     def weights(self, tasks: Mapping[str, Task]) -> dict[str, float]:
-        return {name: self.config.tasks[name].weight if name in self.config.tasks else 1.0 for name in tasks}
+        return {name: self.task(name).weight for name in tasks}
 
     def optimizer(self) -> dict[str, Any]:
-        return self.use(self.config.train.optimizer, "adam")
+        return self._table(self.config.train.optimizer, "adam")
 
     def scheduler(self) -> dict[str, Any]:
-        return self.use(self.config.train.scheduler, "constant")
+        return self._table(self.config.train.scheduler, "constant")
 
     @staticmethod
-    def use(value: Any, default: str) -> dict[str, Any]:
+    def _table(value: Any, default: str) -> dict[str, Any]:
         return {"use": value} if isinstance(value, str) else {"use": default, **value}
 
     def described(self, datasets: tuple[str, ...], tasks: Mapping[str, Task]) -> dict[str, Any]:
@@ -164,9 +171,7 @@ class Builder:
                              "metrics": [metric.described() for metric in self.metrics(tasks)[name]]} for name, task in tasks.items()},
             "train": {"batch_size": train.batch_size, "accumulate": train.accumulate, "clip": train.clip, "threads": train.threads,
                       "optimizer": self.optimizer(), "scheduler": self.scheduler(),
-                      "sampler": self.make("sampler", train.sampler, "train.sampler").described(),
-                      "balancer": self.make("balancer", train.balancer, "train.balancer").described(),
-                      "trainer": self.make("trainer", train.trainer, "train.trainer").described()},
+                      **{kind: self.training(kind).described() for kind in ("sampler", "balancer", "trainer")}},
             "batch": [self._step(step) for step in self.batch_steps()],
             "evaluation": dict(vars(config.evaluation)),
         }

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Mapping
 
 import numpy as np
 
 from ..clip import PARTS
-from ..errors import MtcoreError
+from ..errors import at
 from ..extracting.chain import Chain
-from ..extracting.fill import array_of, rows_of
-from ..preparing.data import Input, Material, RunData
+from ..extracting.fill import array_of
+from ..preparing.data import Input
 from ..progress import Progress
 from ..reading.dataset import Dataset
 from ..streams import stream
+from ..training.evaluate import figures, predict
+from ..training.gradient import check_watched
 from ..training.optimizers import build_optimizer, build_schedule
-from .corpus import grouping
+from .corpus import Corpus, grouping
 
 if TYPE_CHECKING:
     from .run import Experiment, Run
@@ -37,29 +40,18 @@ def check_experiment(experiment: Experiment, clips: int) -> list[str]:
         if run.fold or run.variation.name in seen:
             continue
         seen.add(run.variation.name)
-        try:
+        with at(run.variation.name):
             lines += _check_run(experiment, run, clips)
-        except MtcoreError as error:
-            raise type(error)(f"{run.variation.name}: {error}") from error
     return lines + experiment.corpus.notes
 
 
 def _check_run(experiment: Experiment, run: Run, clips: int) -> list[str]:
-    lines, data = [], experiment._data(run)
-    materials: dict[str, dict[str, Material]] = {part: {} for part in PARTS}
-    for one in experiment.corpus.materials:
-        parts = experiment.corpus.parts.folds[run.fold][one.name]
-        memory = _few(experiment, one, parts, run.builder.material(one.name), clips)
-        for code, part in enumerate(PARTS):
-            materials[part][one.name] = Material(one.name, part, memory, [c for c in np.flatnonzero(parts == code) if memory.keys[c]])
+    lines, data = [], experiment._data(run, partial(_few, experiment.corpus, clips))
     for dataset in data.datasets:
         for name, one in data.inputs[dataset.name].items():
-            one.chain.materials = materials
-            data.inputs[dataset.name][name] = _few(experiment, dataset, data.parts[dataset.name], one.chain, clips)
             steps = [step.id for step in one.chain.steps]
             lines.append(f"{run.variation.name}: inputs.{name} of {dataset.name}: stored: {' > '.join(steps[:one.chain.cut]) or 'the samples'}"
                          f"; per epoch: {' > '.join(steps[one.chain.cut:]) or 'nothing'} ({one.chain.reason})")
-    data = RunData(data.datasets, data.tasks, data.inputs, data.parts, data.groups, data.seed)
     data.fit()
     setup, model = run.setup(data, Progress()), run.model(data)
     build_schedule(setup.scheduler, build_optimizer(setup.optimizer, model.parameters()), 1)
@@ -71,18 +63,24 @@ def _check_run(experiment: Experiment, run: Run, clips: int) -> list[str]:
     for name, raw in (output if isinstance(output, Mapping) else output.tasks).items():
         losses[name] = setup.losses[name](raw, batch.targets.get(name), batch).mean()
     sum(losses.values()).backward()
+    predictions, means = predict(model, setup.heads, setup.losses, rows, len(batch.clips))
+    check_watched(setup.watched, figures(predictions, means, setup.metrics))
+    rates = sorted({rate for inputs in data.inputs.values() for one in inputs.values() for rate in one.chain.rates})
+    if len(rates) > 1:
+        lines.append(f"warning: {run.variation.name}: recordings come to the extractor with {', '.join(f'{rate:g}' for rate in rates)} Hz, so that "
+                     "the same bin may be another frequency; add resample to signal.steps")
     shapes = ", ".join(f"{name} {list(tensor.shape[1:])}" for name, tensor in batch.inputs.items())
     lines.append(f"{run.variation.name}: rows {shapes}; {sum(p.numel() for p in model.parameters()):,} parameters; first losses "
                  + ", ".join(f"{name} {float(value.detach()):.3g}" for name, value in losses.items()))
     return lines
 
 
-def _few(experiment: Experiment, dataset: Dataset, parts: np.ndarray, chain: Chain, clips: int) -> Input:
+def _few(corpus: Corpus, clips: int, dataset: Dataset, chain: Chain, parts: np.ndarray) -> Input:
     """The prefix of a chain for the first clips of each part, in memory."""
-    digests = experiment.corpus.digests[dataset.name]
-    usable = np.array([digest is not None for digest in digests])
+    keys = corpus.keys(dataset)
+    usable = np.array([key is not None for key in keys])
     few = {int(c) for code in range(len(PARTS)) for c in np.flatnonzero((parts == code) & usable)[:clips]}
-    keys = [rows_of(digests[c], clip.audio) if c in few else None for c, clip in enumerate(dataset.clips)]
+    keys = [key if c in few else None for c, key in enumerate(keys)]
     return Input(chain, _Memory({keys[c]: array_of(chain, dataset.clips[c].audio) for c in few}), keys)
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Mapping, Sequence
+from typing import Any, Callable, Sequence
 
 import numpy as np
 
 from ..clip import File
-from ..errors import DataError, ExperimentError
+from ..errors import ExperimentError
+from ..extracting.fill import rows_of
 from ..plugin import Task
 from ..preparing.split import Parts, SplitDataset, check_leaks, draw_parts, joined_groups, labels_in_one_group
 from ..progress import Progress
@@ -38,30 +39,22 @@ class Corpus:
     def everything(self) -> list[Dataset]:
         return self.datasets + self.materials
 
-    @property
-    def folds(self) -> int:
-        return len(self.parts.folds)
-
-
-def read_datasets(config: Config, registry, folder: Path) -> list[Dataset]:
-    """What the readers find, with the experiment's names and labels."""
-    found = []
-    for name, one in config.datasets.items():
-        reader = registry.make("reader", one.reader, path=f"datasets.{name}.reader", search=folder)
-        uses = None
-        if isinstance(one.tasks, dict):
-            uses = [TaskUse(task, use.as_ or task, use.labels) for task, use in one.tasks.items()]
-        elif one.tasks is not None:
-            uses = [TaskUse(task, task) for task in one.tasks]
-        found.append(read(name, reader, resolve_path(one.root, folder), uses))
-    return found
+    def keys(self, dataset: Dataset) -> list[str | None]:
+        """Its clips' row keys in feature stores; None for clips that cannot be used."""
+        return [digest and rows_of(digest, clip.audio) for digest, clip in zip(self.digests[dataset.name], dataset.clips)]
 
 
 def read_corpus(config: Config, registry, folder: Path, cache: Path, jobs: int = 1, progress: Progress | None = None,
                 required: Sequence[str] = ()) -> Corpus:
     """Read, digest, split. Raises `DataError`, `ExperimentError` and `LeakError`; unreadable files (`bad`) are left to extraction."""
     progress = progress or Progress()
-    datasets = read_datasets(config, registry, folder)
+
+    def found(kind: str, uses: Callable[[Any], list[TaskUse] | None]) -> list[Dataset]:
+        make = lambda name, value: registry.make("reader", value, path=f"{kind}.{name}.reader", search=folder)  # noqa: E731
+        return [read(name, make(name, one.reader), resolve_path(one.root, folder), uses(one))
+                for name, one in getattr(config, kind).items()]
+
+    datasets, materials = found("datasets", _uses), found("materials", lambda one: [])
     tasks = join_tasks(datasets, {name: task.labels for name, task in config.tasks.items() if task.labels})
     for name in config.tasks:
         if name not in tasks:
@@ -69,19 +62,16 @@ def read_corpus(config: Config, registry, folder: Path, cache: Path, jobs: int =
     if config.split.stratify and not (tasks.get(config.split.stratify) and tasks[config.split.stratify].labels):
         raise ExperimentError(f"split.stratify: expected a task with labels out of "
                               f"{', '.join(name for name, task in tasks.items() if task.labels) or 'none'}; found {config.split.stratify!r}")
-    materials = [read(name, registry.make("reader", one.reader, path=f"materials.{name}.reader", search=folder),
-                      resolve_path(one.root, folder), []) for name, one in config.materials.items()]
     digests, bad, split = {}, {}, []
     keeper = Digests(cache)
     for dataset in datasets + materials:
-        found, errors = keeper.of([clip.audio for clip in dataset.clips], jobs=jobs, progress=progress)
-        digests[dataset.name] = found
+        digests[dataset.name], errors = keeper.of([clip.audio for clip in dataset.clips], jobs=jobs, progress=progress)
         bad |= {dataset.key(index): str(error) for index, error in errors.items()}
-        split.append(_split_dataset(dataset, config, found))
+        split.append(_split_dataset(dataset, config, digests[dataset.name]))
     joined = joined_groups(split)
-    seed = config.split.seed
-    drawn = [draw_parts(split, folds=config.split.folds, test=config.split.test, validation=config.split.validation,
-                        seed=derive(seed, "repeat", repeat) if repeat else seed) for repeat in range(config.split.repeats)]
+    how = config.split
+    drawn = [draw_parts(split, folds=how.folds, test=how.test, validation=how.validation,
+                        seed=derive(how.seed, "repeat", repeat) if repeat else how.seed) for repeat in range(how.repeats)]
     parts = Parts([fold for one in drawn for fold in one.folds], list(dict.fromkeys(note for one in drawn for note in one.notes)))
     check_leaks(split, parts)
     corpus = Corpus(datasets, materials, tasks, digests, {d.name: g for d, g in zip(datasets + materials, joined)}, parts, bad,
@@ -90,10 +80,10 @@ def read_corpus(config: Config, registry, folder: Path, cache: Path, jobs: int =
     return corpus
 
 
-def bad_clips(bad: Mapping[str, str]) -> DataError:
-    lines = [f"  {clip}: {why}" if clip not in why else f"  {why}" for clip, why in bad.items()]
-    return DataError(f"{len(bad)} clip{'s' * (len(bad) != 1)} cannot be used:\n" + "\n".join(lines)
-                     + "\nMend or remove them, or say on_error = \"skip\" in [extract] to go on without them")
+def _uses(one: DatasetConfig) -> list[TaskUse] | None:
+    if isinstance(one.tasks, dict):
+        return [TaskUse(task, use.as_ or task, use.labels) for task, use in one.tasks.items()]
+    return one.tasks and [TaskUse(task, task) for task in one.tasks]
 
 
 def group_name(dataset: Dataset, config: Config) -> str | None:
@@ -129,12 +119,15 @@ def _split_dataset(dataset: Dataset, config: Config, digests: Sequence[str | Non
 def _labels(dataset: Dataset, stratify: str | None) -> np.ndarray:
     """Counts to stratify by: of the task that the experiment names, else of the first with labels."""
     names = [stratify] if stratify in dataset.tasks else [name for name, task in dataset.tasks.items() if task.labels]
-    labels = dataset.tasks[names[0]].labels if names else ()
+    return _counts(dataset, names[0]) if names else np.zeros((len(dataset.clips), 0))
+
+
+def _counts(dataset: Dataset, task: str) -> np.ndarray:
+    """[clips, labels]: 1 where a clip has a label."""
+    labels = dataset.tasks[task].labels
     counts = np.zeros((len(dataset.clips), len(labels)))
-    for row, clip in enumerate(dataset.clips):
-        if names and names[0] in clip.targets:
-            for label in dataset.tasks[names[0]].labels_of(clip.targets[names[0]]):
-                counts[row, labels.index(label)] = 1
+    for row in range(len(counts)):
+        counts[row, [labels.index(label) for label in dataset.labels(row, task)]] = 1
     return counts
 
 
@@ -145,11 +138,8 @@ def _drop_tasks_fixed_by_groups(corpus: Corpus, config: Config, required: Sequen
         for name, task in list(dataset.tasks.items()):
             if not task.labels or any(clip.parts for clip in dataset.clips):
                 continue
-            counts = np.zeros((len(dataset.clips), len(task.labels)))
-            for row, clip in enumerate(dataset.clips):
-                if name in clip.targets:
-                    counts[row, [task.labels.index(label) for label in task.labels_of(clip.targets[name])]] = 1
-            single = np.asarray(labels_in_one_group(counts, corpus.groups[dataset.name]))
+            counts = _counts(dataset, name)
+            single = labels_in_one_group(counts, corpus.groups[dataset.name])
             held = [label for label, one, count in zip(task.labels, single, counts.sum(0)) if one and count > 0]
             if not held or len(held) < np.count_nonzero(counts.sum(0)):
                 if held:
@@ -162,8 +152,7 @@ def _drop_tasks_fixed_by_groups(corpus: Corpus, config: Config, required: Sequen
                                       f"it cannot be both trained and tested. Split by another group (datasets.{dataset.name}.group = "
                                       f"{' or '.join(map(repr, other)) or '…'}), or leave the task out")
             corpus.notes.append(f"dataset {dataset.name}: task {name} left out, since each of its labels lies in one group of {group}")
-            tasks = {key: value for key, value in dataset.tasks.items() if key != name}
-            replaced = Dataset(dataset.name, dataset.reader, dataset.root, tasks, dataset.clips, dataset.dropped, dataset.mapped)
+            replaced = replace(dataset, tasks={key: value for key, value in dataset.tasks.items() if key != name})
             corpus.datasets[corpus.datasets.index(dataset)] = dataset = replaced
     held_tasks = {name for dataset in corpus.datasets for name in dataset.tasks}
     corpus.tasks = {name: task for name, task in corpus.tasks.items() if name in held_tasks}

@@ -236,7 +236,8 @@ def _filled(kind: Any, value: Any, path: str) -> Any:
     known = {field.name.rstrip("_"): field for field in dataclasses.fields(kind)}  # as_, since Python has taken `as`
     for key in value:
         if key not in known:
-            raise ExperimentError(f"{below[key]}: unknown key" + (near(repr(key), map(repr, known)) or f"; known: {', '.join(known)}"))
+            spelling = near(repr(key), map(repr, known)) or f"; known: {', '.join(known)}"
+            raise ExperimentError(f"{below[key]}: unknown key{spelling}")
     for key, field in known.items():
         if key not in value and field.default is field.default_factory is dataclasses.MISSING:
             raise ExperimentError(f"{path + '.' if path else ''}{key}: expected, but it is missing")

@@ -7,18 +7,19 @@ import json
 import platform
 import time
 from dataclasses import dataclass, field
+from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any, Callable, Iterator, Mapping
 
 import numpy as np
 import platformdirs
 import torch
 
 from ..clip import PARTS
-from ..errors import ExperimentError, MtcoreError
+from ..errors import DataError, ExperimentError
 from ..extracting.chain import Chain
-from ..extracting.fill import Wanted, fill, rows_of
+from ..extracting.fill import Wanted, fill
 from ..extracting.store import Store
 from ..plugin import Context
 from ..plugin.registry import Registry, get_registry
@@ -33,7 +34,7 @@ from ..training.model import build_model
 from ..training.optimizers import depends_on_length
 from .build import Builder
 from .check import check_experiment
-from .corpus import Corpus, bad_clips, read_corpus
+from .corpus import Corpus, read_corpus
 from .file import Config, load, parse
 from .vary import Variation, expand
 
@@ -71,7 +72,11 @@ class Run:
         return dict(vars(self.config.train.stop))
 
     def data(self) -> RunData:
-        """Rows of the feature stores, parts of this fold, and its state, fitted now."""
+        """Rows of the feature stores (what is missing is extracted first), parts of this fold, and its state, fitted now."""
+        self.experiment.extract([self])
+        return self._fitted()
+
+    def _fitted(self) -> RunData:
         data = self.experiment._data(self)
         data.fit()
         return data
@@ -96,11 +101,8 @@ class Run:
         metrics = builder.metrics(data.tasks)
         primary = {name: (found[0].component.primary, found[0].component.higher_is_better) if found else ("loss", False)
                    for name, found in metrics.items()}
-        sampler = builder.make("sampler", train.sampler, "train.sampler").component
-        reporting = {}
-        for i, value in enumerate(self.config.report.reporters):
-            one = builder.make("reporter", value, f"report.reporters[{i}]")
-            reporting[one.name] = one.component.build(self.folder.path)
+        reporters = [builder.make("reporter", value, f"report.reporters[{i}]")
+                     for i, value in enumerate(self.config.report.reporters)]
         task, _, figure = train.stop.on.partition(".")
         if train.stop.on != "loss" and (task not in self.experiment.tasks or not figure):
             raise ExperimentError(f"train.stop.on: expected loss or TASK.FIGURE with a task out of {', '.join(self.experiment.tasks)}; "
@@ -109,9 +111,10 @@ class Run:
             heads={name: one.component for name, one in builder.heads(data.tasks).items()},
             losses={name: one.component.build(data.tasks[name], statistics[name]) for name, one in builder.losses(data.tasks).items()},
             metrics=metrics, primary=primary,
-            balancing=builder.make("balancer", train.balancer, "train.balancer").component.build(builder.weights(data.tasks)),
-            batches=sampler.build(data.rows("train").sampler_index(), train.batch_size),
-            reporters=Reporters(reporting, self.folder.log), optimizer=builder.optimizer(), scheduler=builder.scheduler(), progress=progress,
+            balancing=builder.training("balancer").component.build(builder.weights(data.tasks)),
+            batches=builder.training("sampler").component.build(data.rows("train").sampler_index(), train.batch_size),
+            reporters=Reporters({one.name: one.component.build(self.folder.path) for one in reporters}, self.folder.log),
+            optimizer=builder.optimizer(), scheduler=builder.scheduler(), progress=progress,
             seed=self.config.seed, **self.length, batch_size=train.batch_size, accumulate=train.accumulate, clip=train.clip,
             watched=train.stop.on if train.stop.on != "loss" else "", patience=train.stop.patience, workers=train.workers,
             each_window=self.config.evaluation.windows == "each",
@@ -124,9 +127,9 @@ class Run:
         torch.set_num_threads(self.config.train.threads)
         torch.use_deterministic_algorithms(True)
         try:
-            data = self.data()
-            for name, task in data.tasks.items():
-                self._warn_of_absent(data, name, task)
+            data = self._fitted()
+            for line in _absent_labels(data):
+                folder.log(line)
             folder.save_state({(step, scope or "shared"): state for (step, scope), state in data.states.items()})
             setup, model = self.setup(data, progress), self.model(data)
             before = self._continued()
@@ -134,8 +137,7 @@ class Run:
             folder.log(f"{'continue' if before else 'train'} {self.name} on {', '.join(d.name for d in data.datasets)}")
             for line in self.experiment.corpus.notes:
                 folder.log(line)
-            trainer = self.builder.make("trainer", self.config.train.trainer, "train.trainer").component.build()
-            trainer.run(model, data, folder, setup)
+            self.builder.training("trainer").component.build().run(model, data, folder, setup)
             folder.update_info(status="done", seconds=round(before.get("seconds", 0) + time.monotonic() - start, 2))
             setup.reporters.run_ended(folder.info)
         except BaseException as error:
@@ -161,31 +163,16 @@ class Run:
             return {}
         return info
 
-    def _warn_of_absent(self, data: RunData, name: str, task: Any) -> None:
-        if not task.labels:
-            return
-        trained, tested = (self._labels_in(data, name, task, part) for part in ("train", "test"))
-        for absent, line in ((tested - trained, "absent from training but tested; they count as recall 0"),
-                             (set(task.labels) - tested, "absent from test; they are left out of its macro mean")):
-            if absent:
-                self.folder.log(f"warning: task {name}: {', '.join(label for label in task.labels if label in absent)}: {line}")
-
-    @staticmethod
-    def _labels_in(data: RunData, name: str, task: Any, part: str) -> set[str]:
-        return {label for d, c in data.clips(part)
-                if name in data.datasets[d].tasks and name in (targets := data.datasets[d].clips[c].targets)
-                for label in task.labels_of(targets[name])}
-
     def _info(self, data: RunData, setup: Setup, model: torch.nn.Module) -> dict[str, Any]:
         config, corpus = self.config, self.experiment.corpus
         digests = {part: blake2b("\n".join(sorted(corpus.digests[data.datasets[d].name][c] or "" for d, c in data.clips(part))).encode(),
                                  digest_size=16).hexdigest() for part in PARTS}
         return {"format": 1, "status": "running", "experiment": config.name, "run": self.name, "variation": dict(self.variation.labels),
-                "fold": self.fold + 1, "folds": corpus.folds, "seed": config.seed, "identity": self.identity, "length": self.length,
-                "stop": self._stop(), "config": self.builder.described(self.variation.datasets, data.tasks),
+                "fold": self.fold + 1, "folds": len(corpus.parts.folds), "seed": config.seed, "identity": self.identity,
+                "length": self.length, "stop": self._stop(), "config": self.builder.described(self.variation.datasets, data.tasks),
                 "tasks": {name: {"kind": task.kind, "labels": task.labels, "unit": task.unit, "metric": setup.primary[name][0],
                                  "higher_is_better": setup.primary[name][1],
-                                 "report": config.tasks[name].report if name in config.tasks else True} for name, task in data.tasks.items()},
+                                 "report": self.builder.task(name).report} for name, task in data.tasks.items()},
                 "datasets": [d.name for d in data.datasets], "clips": {part: len(data.clips(part)) for part in PARTS}, "digests": digests,
                 "versions": versions(self.experiment.registry), "threads": config.train.threads,
                 "parameters": sum(p.numel() for p in model.parameters())}
@@ -212,7 +199,6 @@ class Experiment:
         self.folder = Path(self.folder)
         self.runs_folder = Path(self.runs_folder) if self.runs_folder else self.folder / "runs"
         self.cache = Path(self.cache) if self.cache else Path(platformdirs.user_cache_dir("mtcore"))
-        self._corpus: Corpus | None = None
         self._stores: dict[str, Store] = {}
 
     @classmethod
@@ -220,20 +206,19 @@ class Experiment:
         content, folder = load(path, overrides)
         return cls(content, folder, **options)
 
-    @property
+    @cached_property
     def corpus(self) -> Corpus:
         """All datasets, read, digested and split."""
-        if self._corpus is None:
-            vary = self.config.vary.get("tasks", [])
-            required = {name for item in (vary if isinstance(vary, list) else []) if isinstance(item, list) for name in item}
-            self._corpus = read_corpus(self.config, self.registry, self.folder, self.cache, self.jobs, self.progress, sorted(required))
-            for name, dataset in self.config.datasets.items():
-                for task, limits in dataset.max_per_label.items():
-                    if task not in self._corpus.tasks or not isinstance(limits, dict) or set(limits) - set(self._corpus.tasks[task].labels) \
-                            or any(type(most) is not int or most < 0 for most in limits.values()):
-                        raise ExperimentError(f"datasets.{name}.max_per_label.{task}: expected a number per label of a task out of "
-                                              f"{', '.join(self._corpus.tasks)}; found {limits!r}")
-        return self._corpus
+        vary = self.config.vary.get("tasks", [])
+        required = {name for item in (vary if isinstance(vary, list) else []) if isinstance(item, list) for name in item}
+        corpus = read_corpus(self.config, self.registry, self.folder, self.cache, self.jobs, self.progress, sorted(required))
+        for name, dataset in self.config.datasets.items():
+            for task, limits in dataset.max_per_label.items():
+                if task not in corpus.tasks or not isinstance(limits, dict) or set(limits) - set(corpus.tasks[task].labels) \
+                        or any(type(most) is not int or most < 0 for most in limits.values()):
+                    raise ExperimentError(f"datasets.{name}.max_per_label.{task}: expected a number per label of a task out of "
+                                          f"{', '.join(corpus.tasks)}; found {limits!r}")
+        return corpus
 
     @property
     def tasks(self) -> dict[str, Any]:
@@ -259,7 +244,7 @@ class Experiment:
             builder = Builder(config, self.registry, self.folder)
             tasks = {name: self.tasks[name] for name in variation.tasks}
             described = builder.described(variation.datasets, tasks)
-            for fold in range(self.corpus.folds):
+            for fold in range(len(self.corpus.parts.folds)):
                 identity = self._identity(described, config, variation, fold)
                 safe = "".join(c if c.isalnum() or c in "+-_.=" else "-" for c in variation.name)[:80]
                 folder = RunFolder(self.runs_folder / config.name / f"{safe}-fold{fold + 1}-{identity[:6]}")
@@ -269,23 +254,23 @@ class Experiment:
     def _identity(self, described: Mapping[str, Any], config: Config, variation: Variation, fold: int) -> str:
         digest = blake2b(digest_size=16)
         train = config.train
-        length = [train.epochs, train.updates] if depends_on_length(Builder.use(train.scheduler, "constant")) else None
+        length = [train.epochs, train.updates] if depends_on_length(described["train"]["scheduler"]) else None
         digest.update(json.dumps([described, fold, length, self.sample], sort_keys=True, default=list).encode())
         for dataset in self.corpus.everything:
             if dataset.name in (*variation.datasets, *config.materials):
                 parts = self.corpus.parts.folds[fold][dataset.name]
-                for clip, key, part in zip(dataset.clips, self.corpus.digests[dataset.name], parts):
+                for clip, key, part in zip(dataset.clips, self.corpus.keys(dataset), parts):
                     chosen = {name: clip.targets[name] for name in sorted(clip.targets) if name in variation.tasks and name in dataset.tasks}
-                    row = [clip.id, key and rows_of(key, clip.audio), int(part), {n: self.tasks[n].encode(v) for n, v in chosen.items()
-                                                                               if self.tasks[n].kind != "array"}, dict(clip.groups)]
+                    encoded = {n: self.tasks[n].encode(v) for n, v in chosen.items() if self.tasks[n].kind != "array"}
+                    row = [clip.id, key, int(part), encoded, dict(clip.groups)]
                     digest.update(json.dumps(row, sort_keys=True, default=str).encode())
         return digest.hexdigest()
 
     # Data -------------------------------------------------------------------------------------------------------------
 
-    def _parts(self, run: Run, name: str) -> np.ndarray:
+    def _parts(self, run: Run, dataset: Dataset) -> np.ndarray:
         """Parts of one dataset in a run's fold, after `--sample` and the label limits, which act on training only."""
-        dataset = next(d for d in self.corpus.datasets if d.name == name)
+        name = dataset.name
         parts = self.corpus.parts.folds[run.fold][name].copy()
         if self.sample:
             rng = stream(run.config.seed, "sample", name)
@@ -294,8 +279,7 @@ class Experiment:
                 parts[rng.permutation(members)[self.sample:]] = -1
         for task, limits in run.config.datasets[name].max_per_label.items():
             for label, most in limits.items():
-                having = [c for c, clip in enumerate(dataset.clips) if parts[c] == 0 and task in clip.targets and task in dataset.tasks
-                          and label in self.tasks[task].labels_of(clip.targets[task])]
+                having = [c for c in range(len(parts)) if parts[c] == 0 and label in dataset.labels(c, task)]
                 parts[stream(run.config.seed, "limit", name, task, label).permutation(np.array(having, int))[most:]] = -1
         return parts
 
@@ -304,27 +288,29 @@ class Experiment:
             self._stores[chain.key] = Store(self.cache / "features" / chain.key, chain.prefix)
         return self._stores[chain.key]
 
-    def _data(self, run: Run) -> RunData:
-        corpus, inputs = self.corpus, {}
-        chosen = [d for d in corpus.datasets if d.name in run.variation.datasets]
+    def _data(self, run: Run, given: Callable[[Dataset, Chain, np.ndarray], Input] | None = None) -> RunData:
+        """Rows of the feature stores, or what is `given` for a dataset, a chain and the parts of its clips."""
+        corpus, given, inputs = self.corpus, given or self._input, {}
         materials: dict[str, dict[str, Material]] = {part: {} for part in PARTS}
         for one in corpus.materials:
-            stored = self._input(one, run.builder.material(one.name))
-            parts = self.corpus.parts.folds[run.fold][one.name]
+            parts = corpus.parts.folds[run.fold][one.name]
+            rows = given(one, run.builder.material(one.name), parts)
             for code, part in enumerate(PARTS):
-                usable = [int(c) for c in np.flatnonzero(parts == code) if stored.keys[c]]
-                materials[part][one.name] = Material(one.name, part, stored, usable)
-        for dataset in chosen:
-            inputs[dataset.name] = {name: self._input(dataset, run.builder.chain(dataset.name, name)) for name in run.config.inputs}
-            for one in inputs[dataset.name].values():
-                one.chain.materials = materials if corpus.materials else {}
-        return RunData(chosen, run.tasks, inputs, {d.name: self._parts(run, d.name) for d in chosen},
-                       {d.name: corpus.groups[d.name] for d in chosen}, run.config.seed)
+                usable = [int(c) for c in np.flatnonzero(parts == code) if rows.keys[c]]
+                materials[part][one.name] = Material(one.name, part, rows, usable)
+        chosen = {d.name: d for d in corpus.datasets if d.name in run.variation.datasets}
+        parts = {name: self._parts(run, dataset) for name, dataset in chosen.items()}
+        for name, dataset in chosen.items():
+            chains = run.builder.chains(name)
+            for chain in chains.values():
+                chain.materials = materials
+            inputs[name] = {key: given(dataset, chain, parts[name]) for key, chain in chains.items()}
+        return RunData(list(chosen.values()), run.tasks, inputs, parts, {name: corpus.groups[name] for name in chosen},
+                       run.config.seed)
 
-    def _input(self, dataset: Dataset, chain: Chain) -> Input:
+    def _input(self, dataset: Dataset, chain: Chain, parts: np.ndarray) -> Input:
         store = self.store(chain)
-        keys = [key and rows_of(key, clip.audio) for key, clip in zip(self.corpus.digests[dataset.name], dataset.clips)]
-        return Input(chain, store, [key if key in store.rows else None for key in keys])
+        return Input(chain, store, [key if key in store.rows else None for key in self.corpus.keys(dataset)])
 
     def wanted(self, runs: list[Run]) -> list[Wanted]:
         """What these runs need of the feature stores; one entry per store."""
@@ -334,15 +320,15 @@ class Experiment:
                 if dataset.name in run.config.materials:
                     chains, parts = [run.builder.material(dataset.name)], None
                 elif dataset.name in run.variation.datasets:
-                    chains = [run.builder.chain(dataset.name, name) for name in run.config.inputs]
-                    parts = self._parts(run, dataset.name) if self.sample else None
+                    chains = run.builder.chains(dataset.name).values()
+                    parts = self._parts(run, dataset) if self.sample else None
                 else:
                     continue
                 for chain in chains:
                     want = found.setdefault(chain.key, Wanted(chain, self.store(chain)))
-                    for c, (digest, clip) in enumerate(zip(self.corpus.digests[dataset.name], dataset.clips)):
-                        if digest and (parts is None or parts[c] >= 0):
-                            want.clips.setdefault(rows_of(digest, clip.audio), (dataset.key(c), clip.audio))
+                    for c, key in enumerate(self.corpus.keys(dataset)):
+                        if key and (parts is None or parts[c] >= 0):
+                            want.clips.setdefault(key, (dataset.key(c), dataset.clips[c].audio))
         return list(found.values())
 
     def extract(self, runs: list[Run] | None = None) -> None:
@@ -352,14 +338,16 @@ class Experiment:
         self._refuse(self.corpus.bad | {message: message for message in failed.values()})
         told = list(self.corpus.bad.values()) + list(failed.values())
         if told:
-            self.progress.say(f"{len(told)} clips cannot be used and are skipped:")
+            self.progress.say(f"{len(told)} clip{'s' * (len(told) > 1)} cannot be used, skipped:")
             for line in told:
                 self.progress.say(f"  {line}")
             self.corpus.notes += [f"clip skipped: {line}" for line in told if f"clip skipped: {line}" not in self.corpus.notes]
 
     def _refuse(self, bad: Mapping[str, str]) -> None:
         if bad and self.config.extract.on_error == "stop":
-            raise bad_clips(bad)
+            lines = [f"  {clip}: {why}" if clip not in why else f"  {why}" for clip, why in bad.items()]
+            raise DataError(f"{len(bad)} clip{'s' * (len(bad) != 1)} cannot be used:\n" + "\n".join(lines)
+                            + "\nMend or remove them, or say on_error = \"skip\" in [extract] to go on without them")
 
     def run(self) -> list[Run]:
         """Do what is missing; skip what is done; continue what was cut off."""
@@ -379,6 +367,17 @@ class Experiment:
     def check(self, clips: int = 4) -> list[str]:
         """Everything that can go wrong, found early: a few clips of each dataset and part go through to the loss, nothing is stored."""
         return check_experiment(self, clips)
+
+
+def _absent_labels(data: RunData) -> Iterator[str]:
+    """Warnings of labels that training or test lacks."""
+    for name, task in data.tasks.items():
+        trained, tested = ({label for d, c in data.clips(part) for label in data.datasets[d].labels(c, name)}
+                           for part in ("train", "test"))
+        for absent, line in ((tested - trained, "absent from training but tested; they count as recall 0"),
+                             (set(task.labels) - tested, "absent from test; they are left out of its macro mean")):
+            if absent:
+                yield f"warning: task {name}: {', '.join(label for label in task.labels if label in absent)}: {line}"
 
 
 def versions(registry: Registry) -> dict[str, str]:

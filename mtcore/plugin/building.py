@@ -117,7 +117,7 @@ def _check_choice(value: Any, parameter: Parameter, path: str) -> None:
 
 
 def converted(value: Any, kind: Any, path: str) -> Any:
-    """A file's value as this type, `ExperimentError` where it is of another. msgspec says "Expected `int`, got `str` - at `$[0]`", we say
+    """A file's value as this type, `ExperimentError` where it is of another: where msgspec says "Expected `int`, got `str` - at `$[0]`",
     "path[0]: expected int, found str"."""
     try:
         return msgspec.convert(value, type=kind, strict=True)
@@ -129,7 +129,8 @@ def converted(value: Any, kind: Any, path: str) -> Any:
         raise ExperimentError(f"{path}{place}: expected {type_name(kind)}, found {value!r}{near(str(value), choices)}")
     text = text.replace("`null`", "None").replace("`object`", "table").replace("`array`", "list").replace("| null", "or None")
     text = text.replace(", got ", ", found ").replace("`", "").replace("| array", "or list").replace(" | ", " or ")
-    raise ExperimentError(f"{path}{place}: {text[:1].lower()}{text[1:]}" + ("" if place or "found" in text else f", found {value!r}"))
+    found = "" if place or "found" in text else f", found {value!r}"
+    raise ExperimentError(f"{path}{place}: {text[:1].lower()}{text[1:]}{found}")
 
 
 def type_name(kind: Any) -> str:

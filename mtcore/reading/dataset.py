@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Iterable, Mapping, Sequence
+from typing import Any, Iterable, Iterator, Mapping, Sequence
 
 from ..clip import Clip
-from ..errors import DataError, ExperimentError
+from ..errors import DataError, ExperimentError, MtcoreError, at
 from ..plugin import Named, Task
 
 __all__ = ["Dataset", "TaskUse", "join_tasks", "read"]
@@ -42,6 +42,11 @@ class Dataset:
     def group(self, index: int, name: str | None) -> str | None:
         return self.clips[index].groups.get(name) if name else None
 
+    def labels(self, index: int, task: str) -> tuple[str, ...]:
+        """The labels of a task that a clip has; () where the dataset lacks the task or the clip a target."""
+        targets = self.clips[index].targets
+        return self.tasks[task].labels_of(targets[task]) if task in self.tasks and task in targets else ()
+
 
 def read(name: str, reader: Named, root: Path, uses: Sequence[TaskUse] | None = None) -> Dataset:
     """All clips of a dataset, with ids, targets and task names checked; `uses` None takes every declared task as it is.
@@ -52,7 +57,7 @@ def read(name: str, reader: Named, root: Path, uses: Sequence[TaskUse] | None = 
         raise DataError(f"dataset {name}: expected recordings below {root}, found nothing there; "
                         f"`mtcore info {reader.name}` says how to get them")
     declared = {}
-    for task in reader.component.tasks(root):
+    for task in _told(reader, "tasks", name, root):
         if task.name in declared:
             raise DataError(f"dataset {name}: {reader.name} declares task {task.name!r} twice")
         declared[task.name] = task
@@ -64,14 +69,15 @@ def read(name: str, reader: Named, root: Path, uses: Sequence[TaskUse] | None = 
                                   f"found {use.source!r}")
     tasks = {use.name: _mapped(name, declared[use.source], use) for use in uses}
     clips, seen, removed = [], set(), {}
-    for clip in reader.component.clips(root):
+    for clip in _told(reader, "clips", name, root):
         if clip.id in seen:
             raise DataError(f"dataset {name}: two clips have the id {clip.id!r}")
         seen.add(clip.id)
         targets = {}
         for use in uses:
             if use.source in clip.targets:
-                declared[use.source].check(clip.targets[use.source])
+                with at(f"dataset {name}, clip {clip.id}"):
+                    declared[use.source].check(clip.targets[use.source])
                 target = _map_target(declared[use.source], clip.targets[use.source], use.labels)
                 if target is None:
                     removed[use.name] = removed.get(use.name, 0) + 1
@@ -81,7 +87,7 @@ def read(name: str, reader: Named, root: Path, uses: Sequence[TaskUse] | None = 
         if unknown:
             raise DataError(f"dataset {name}, clip {clip.id}: target for task {sorted(unknown)[0]!r}, which {reader.name} does not "
                             f"declare ({', '.join(declared)})")
-        clips.append(Clip(clip.id, clip.audio, targets, clip.groups, clip.parts))
+        clips.append(replace(clip, targets=targets))
     if not clips:
         raise DataError(f"dataset {name}: {reader.name} found no clip below {root}")
     dropped = [f"dataset {name}: {count} targets of task {task} removed by the experiment's labels" for task, count in removed.items()]
@@ -94,6 +100,22 @@ def read(name: str, reader: Named, root: Path, uses: Sequence[TaskUse] | None = 
     return Dataset(name, reader, root, tasks, tuple(clips), tuple(dropped), frozenset(use.name for use in uses if use.labels))
 
 
+def _told(reader: Named, what: str, name: str, root: Path) -> Iterator[Any]:
+    """What a reader yields. What it raises by accident (a file that is not as it expects) is an error with its place in the reader."""
+    last = ""
+    try:
+        for item in getattr(reader.component, what)(root):
+            yield item
+            last = f" after clip {item.id}" if what == "clips" else ""
+    except (MtcoreError, KeyboardInterrupt, MemoryError, GeneratorExit):
+        raise
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        line = f" ({place.filename}, line {place.lineno})"
+        raise DataError(f"dataset {name}: {reader.name} failed{last}: {type(error).__name__}: {error}{line}; is everything below {root} as "
+                        "it expects?") from error
+
+
 def _mapped(dataset: str, task: Task, use: TaskUse) -> Task:
     """The task under its new name with its new labels, in the order in which the old ones stand."""
     for label in use.labels:
@@ -101,7 +123,7 @@ def _mapped(dataset: str, task: Task, use: TaskUse) -> Task:
             raise ExperimentError(f"datasets.{dataset}.tasks.{use.source}.labels: {label!r} is no label of the task; "
                                   f"found {', '.join(task.labels)}")
     labels = tuple(dict.fromkeys(new for new in (use.labels.get(old, old) for old in task.labels) if new))
-    return Task(use.name, task.kind, labels, task.unit, task.shape)
+    return replace(task, name=use.name, labels=labels)
 
 
 def _map_target(task: Task, target: Any, labels: Mapping[str, str]) -> Any:
@@ -131,7 +153,7 @@ def join_tasks(datasets: Iterable[Dataset], labels: Mapping[str, Sequence[str]])
                 if unlisted:
                     raise ExperimentError(f"tasks.{name}.labels lists {', '.join(labels[name])}; dataset {dataset.name} also has "
                                           f"{', '.join(unlisted)}: add them, or map or remove them in datasets.{dataset.name}.tasks.{name}.labels")
-                task = Task(name, task.kind, tuple(labels[name]), task.unit, task.shape)
+                task = replace(task, labels=tuple(labels[name]))
             if name not in joined:
                 joined[name], first[name] = task, dataset.name
                 continue
