@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ import soundfile
 from click.testing import CliRunner
 
 from mtcore.cli import main
+from mtcore.errors import DataError, ExperimentError
+from mtcore.plugin import Clip, Lazy, Reader, Task
 
 FILE = """
 name = "small"
@@ -312,3 +315,55 @@ def test_recordings_of_all_kinds_go_through_as_they_are(call, place):
     labelled = sum(len(found.batch(range(len(found))).rows["pitch"]) for found, _ in rows)
     assert run.done and labelled == 14  # three of 17 cells are empty
     assert {found.batch(range(len(found))).inputs["main"].shape[1:] for found, _ in rows} == {(1, 257, 30)}
+
+
+@pytest.fixture
+def failing(make):
+    """An experiment whose reader fails in a way of its own."""
+    @dataclass(frozen=True, kw_only=True)
+    class Failing(Reader):
+        generated = True
+        where: str = "clips"
+
+        def tasks(self, root):
+            if self.where == "tasks":
+                raise KeyError("gal/min")
+            return [Task.multiclass("word", ["a", "b"])]
+
+        def clips(self, root):
+            yield Clip("r1", Lazy(len, ()), {"word": "a"})
+            if self.where == "clips":
+                float("n.a.")
+            yield Clip("r2", Lazy(len, ()), {"word": "c"})
+
+    return lambda where: make(datasets={"birds": {"reader": Failing(where=where)}})
+
+
+@pytest.mark.parametrize("where, message", [
+    ("tasks", r"dataset birds: .*Failing failed: KeyError: 'gal/min' \(.*test_messages.py, line \d+\)"),
+    ("clips", r"dataset birds: .*failed after clip r1: ValueError: could not convert string to float: 'n.a.' \(.*line \d+\)"),
+    ("label", r"dataset birds, clip r2: task word: unknown label 'c'")])
+def test_what_a_reader_raises_names_dataset_clip_and_line(failing, where, message):
+    with pytest.raises(DataError, match=message):
+        failing(where).check()
+
+
+def test_a_misspelt_stop_figure_is_found_by_check(make):
+    with pytest.raises(ExperimentError, match="train.stop.on: task label has the figures .*recall.*; found 'recal_macro'"):
+        make(train={"epochs": 1, "stop": {"on": "label.recal_macro"}}).check()
+
+
+def test_check_warns_of_recordings_of_several_rates(make, tmp_path):
+    for rate in (8000, 11025):
+        for number in range(6):
+            write(tmp_path / "data" / "ab"[number % 2] / f"{rate}-{number}.wav", seconds=0.5, rate=rate)
+    inputs = {"main": {"extractor": "core.spectrogram", "steps": [{"use": "core.crop_or_pad", "length": 10}]}}
+    content = {"datasets": {"a": {"reader": "core.folders", "root": str(tmp_path / "data")}}, "split": {"folds": 2}}
+    with pytest.raises(ExperimentError, match="257.*129.*Different rates: resample"):
+        make(**content, inputs=inputs).check()
+    inputs["main"]["extractor"] = {"use": "core.spectrogram", "fft": 512}
+    assert any("with 8000, 11025 Hz" in line for line in make(**content, inputs=inputs).check())
+
+
+def test_data_are_extracted_when_they_are_asked_for(make):
+    assert len(make().runs()[0].data().rows("train")) > 0

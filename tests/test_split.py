@@ -355,3 +355,8 @@ def test_one_group_out_beside_clips_that_are_given():
     groups, given = [f"g{number // 2}" for number in range(12)], [{"given": "train"}] * 4 + [{}] * 8
     parts = draw(dataset(groups=groups, parts=given), folds="groups", validation=0.0)
     assert len(parts.folds) == 4 and (per_fold(parts)[:, :4] == TRAIN).all()
+
+
+def test_one_group_out_of_none():
+    with pytest.raises(ExperimentError, match='"groups" tests one group per fold, but none is left to draw'):
+        draw(dataset(groups=["g0", "g1"], parts=[{"given": "train"}, {"given": "test"}]), folds="groups")

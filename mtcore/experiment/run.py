@@ -338,7 +338,7 @@ class Experiment:
         self._refuse(self.corpus.bad | {message: message for message in failed.values()})
         told = list(self.corpus.bad.values()) + list(failed.values())
         if told:
-            self.progress.say(f"{len(told)} clip{'s' * (len(told) > 1)} cannot be used, skipped:")
+            self.progress.say(f"{len(told)} clip{'s cannot be used and are' if len(told) > 1 else ' cannot be used and is'} skipped:")
             for line in told:
                 self.progress.say(f"  {line}")
             self.corpus.notes += [f"clip skipped: {line}" for line in told if f"clip skipped: {line}" not in self.corpus.notes]

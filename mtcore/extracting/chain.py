@@ -119,6 +119,11 @@ class Chain:
         return array
 
     @property
+    def rates(self) -> set[float]:
+        """Sampling rates in Hz that the extractor has met."""
+        return {layout[0] for position, layout, _ in self._prepared if position == self.extractor and layout[0]}
+
+    @property
     def at_once(self) -> bool:
         """Whether all that follows the stored prefix may be applied to whole batches, the same in every part."""
         return all(getattr(step.component, "batched", False) and not step.random and not step.parts for step in self.steps[self.cut:])

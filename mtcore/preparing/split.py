@@ -77,6 +77,8 @@ def draw_parts(datasets: Sequence[SplitDataset], *, folds: int | str, test: floa
     number, own = _own_folds(datasets) if folds == "official" else (folds, np.zeros(len(datasets), bool))
     if folds == "groups":
         number = _most_groups(pool)
+        if not number:
+            raise ExperimentError('split.folds: "groups" tests one group per fold, but none is left to draw, since all parts are given')
     if not isinstance(number, int) or isinstance(number, bool) or number < 1:
         raise ExperimentError(f'split.folds: expected a number from 1 on, "official" or "groups", found {folds!r}')
     for name, share in (("test", test), ("validation", validation)):
@@ -214,9 +216,9 @@ def _draw_test(pool: _Pool, given: np.ndarray, brings: np.ndarray, folds: int, t
     if folds == 1 and not test:
         return np.full(len(free), UNUSED)
     counts, least = pool.counts(free, clips), max(folds, 2)
-    for dataset, groups in zip(pool.datasets, pool.tally(counts)):
+    for number, (dataset, groups) in enumerate(zip(pool.datasets, pool.tally(counts))):
         if 0 < groups < least:
-            names = pool.names(np.flatnonzero(free & pool.has(pool.of(dataset))))
+            names = pool.names(np.flatnonzero(free & pool.has(pool.dataset == number)))
             raise ExperimentError(f"dataset {dataset.name}: expected at least {least} groups to draw "
                                   f"{f'{folds} folds' if folds > 1 else 'a test part'} from, found {groups}: {names}; choose "
                                   f"fewer folds (split.folds) or another group (datasets.{dataset.name}.group)")
@@ -340,9 +342,6 @@ class _Pool:
                             f"others (dataset {self.names_of(differ)}); correct the reader's or the table's parts")
         parts = np.where((parts != FREE) & own[self.dataset], parts, given)
         return np.where((parts == FREE) & own[self.dataset], np.int8(UNUSED), parts)
-
-    def of(self, dataset: SplitDataset) -> np.ndarray:
-        return np.array([some is dataset for some in self.datasets])[self.dataset]
 
     def has(self, clips: np.ndarray) -> np.ndarray:
         """Components that hold one of these clips."""

@@ -26,7 +26,7 @@ from ..streams import derive, stream
 from .evaluate import _outputs, figures, predict
 from .optimizers import build_optimizer, build_schedule
 
-__all__ = ["Gradient", "GradientRun", "Setup"]
+__all__ = ["Gradient", "GradientRun", "Setup", "check_watched"]
 
 
 @dataclass
@@ -62,6 +62,14 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         return torch.load(path, weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise DataError(f"{path}: expected a checkpoint, found {type(error).__name__}: {error}; remove the run's folder and run again") from error
+
+
+def check_watched(watched: str, figures_: Mapping[str, Mapping[str, float]]) -> None:
+    """`ExperimentError` where the task in "TASK.FIGURE" has figures, but none of this name."""
+    task, _, name = watched.partition(".")
+    known = {key.partition("/")[0] for key in figures_.get(task, ())}
+    if known and name.partition("/")[0] not in known:
+        raise ExperimentError(f"train.stop.on: task {task} has the figures {', '.join(sorted(known))}; found {name!r}")
 
 
 class Gradient(Trainer):
@@ -210,10 +218,8 @@ class GradientRun:
         figures_ = found.get("validation")
         if not figures_:
             return None
+        check_watched(self.setup.watched, figures_)
         task, _, name = self.setup.watched.partition(".")
-        known = {key.partition("/")[0] for key in figures_.get(task, ())}
-        if known and name.partition("/")[0] not in known:
-            raise ExperimentError(f"train.stop.on: task {task} has the figures {', '.join(sorted(known))}; found {name!r}")
         if task in figures_ and name in figures_[task]:
             lower = {"loss"}.union(*(metric.component.lower for metric in self.setup.metrics[task]))
             return -figures_[task][name] if name.split("/")[0] in lower else figures_[task][name]
