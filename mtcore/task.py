@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Iterable
 
 from .errors import DataError
@@ -88,9 +88,6 @@ class Task:
     @classmethod
     def none(cls, name: str) -> Task:
         return cls(name, "none")
-
-    def renamed(self, name: str) -> Task:
-        return replace(self, name=name)
 
     def labels_of(self, target: Any) -> tuple[str, ...]:
         """The labels that one target holds, whatever its kind; () for kinds without labels."""

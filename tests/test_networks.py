@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtcore.builtin.heads import Array, Frames, Linear
+from mtcore.builtin.heads import Frames, Linear
 from mtcore.builtin.trunks import BatchNorm, Cnn, Cnn1d, Mlp
 from mtcore.plugin import ParameterError, Representation, RepresentationShape, Task
 
@@ -218,16 +218,9 @@ def test_median_filter_closes_gaps_and_removes_clicks():
     assert Frames(median=3).decide(EVENTS, [scores, scores[:, :1]]) == [[(1, 6, 0)], []]
 
 
-def test_array_head_gives_the_tasks_shape():
-    module = Array().build(Task.array("a", (2, 5)), RepresentationShape(6))
-    assert module(Representation(torch.randn(3, 6))).shape == (3, 2, 5)
-
-
 @pytest.mark.parametrize("head, task, shape, message", [
     (Frames(), EVENTS, RepresentationShape(6), "task e: .*frames"),
     (Frames(median=4), EVENTS, RepresentationShape(6, 5, 1), "odd number of frames, found 4"),
-    (Array(), Task.array("a"), RepresentationShape(6), "task a: expected a target of known shape, found None"),
-    (Array(), Task.array("a", (2, None)), RepresentationShape(6), "known shape"),
 ])
 def test_what_a_head_cannot_take_is_said(head, task, shape, message):
     with pytest.raises(ParameterError, match=message):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,29 +10,18 @@ from torch import Tensor, nn
 
 from mtcore.plugin import Head, ParameterError, Representation, RepresentationShape, Task, param
 
-__all__ = ["Array", "Frames", "Linear"]
+__all__ = ["Frames", "Linear"]
 
 
-class OfVector(nn.Module):
-    """Layers over a representation's vector [batch, values]; the result is given the shape [batch, *shape]."""
+class Over(nn.Module):
+    """Layers over one field of a representation: `vector` [batch, values] or `frames` [batch, values, frames]."""
 
-    def __init__(self, layers: nn.Module, shape: tuple[int, ...]):
+    def __init__(self, field: str, layers: nn.Module):
         super().__init__()
-        self.layers, self.shape = layers, shape
+        self.field, self.layers = field, layers
 
     def forward(self, representation: Representation) -> Tensor:
-        return self.layers(representation.vector).reshape(-1, *self.shape)
-
-
-class OfFrames(nn.Module):
-    """Layers over a representation's frames [batch, values, frames]."""
-
-    def __init__(self, layers: nn.Module):
-        super().__init__()
-        self.layers = layers
-
-    def forward(self, representation: Representation) -> Tensor:
-        return self.layers(representation.frames)
+        return self.layers(getattr(representation, self.field))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +42,7 @@ class Linear(Head):
         for before, after in zip(widths, widths[1:]):
             layers += [nn.Dropout(self.dropout), nn.Linear(before, after), nn.ReLU()]
         layers += [nn.Dropout(self.dropout), nn.Linear(widths[-1], 1 if single else len(task.labels))]
-        return OfVector(nn.Sequential(*layers), () if single else (len(task.labels),))
+        return Over("vector", nn.Sequential(*layers, *([nn.Flatten(0)] if single else [])))
 
     def scores(self, task: Task, output: Tensor) -> Tensor:
         if task.kind == "regression":
@@ -81,7 +69,7 @@ class Frames(Head):
                                  "a vector only; use a convolutional or recurrent trunk")
         if self.median % 2 == 0:
             raise ParameterError(f"task {task.name}: median is an odd number of frames, found {self.median}")
-        return OfFrames(nn.Conv1d(shape.frames, len(task.labels), 1))
+        return Over("frames", nn.Conv1d(shape.frames, len(task.labels), 1))
 
     def scores(self, task: Task, output: Tensor) -> Tensor:
         return output.sigmoid()
@@ -97,19 +85,3 @@ class Frames(Head):
         edges = np.diff(active.astype(np.int8), axis=1, prepend=0, append=0)
         (labels, onsets), (_, offsets) = np.nonzero(edges == 1), np.nonzero(edges == -1)  # both ordered by label, then time
         return sorted(zip(onsets.tolist(), offsets.tolist(), labels.tolist()))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Array(Head):
-    """Linear map of the vector to a dense target of known shape."""
-
-    kinds = ("array",)
-
-    def build(self, task: Task, shape: RepresentationShape) -> nn.Module:
-        if task.shape is None or None in task.shape:
-            raise ParameterError(f"task {task.name}: expected a target of known shape, found {task.shape}; "
-                                 "the reader must declare it")
-        return OfVector(nn.Linear(shape.vector, math.prod(task.shape)), task.shape)
-
-    def decide(self, task: Task, scores: np.ndarray) -> np.ndarray:
-        return scores
