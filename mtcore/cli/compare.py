@@ -3,20 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-if TYPE_CHECKING:
-    from ..reporting.compare import Comparison
-
-__all__ = ["compare_command", "show"]
-
-
-def show(comparison: Comparison) -> None:
-    from .table import format_table
-
-    click.echo(comparison.text(format_table))
+__all__ = ["compare_command"]
 
 
 @click.command("compare")
@@ -32,7 +22,4 @@ def compare_command(folders: tuple[Path, ...], csv_file: Path | None, as_json: b
     comparison = compare(folders)
     if csv_file:
         atomic_write(csv_file, comparison.to_csv())
-    if as_json:
-        click.echo(comparison.to_json())
-    else:
-        show(comparison)
+    click.echo(comparison.to_json() if as_json else comparison.text())

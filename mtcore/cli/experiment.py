@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from ..errors import ExperimentError
+from . import settings
 
 DEMO = {
     "name": "demo",
@@ -41,10 +42,7 @@ def opened(path: Path, overrides=(), **options):
 
 def common() -> dict:
     """Folders as the options of the command line say."""
-    from . import Settings
-
-    settings = click.get_current_context().find_object(Settings)
-    return {"cache": settings.cache, "runs_folder": settings.runs}
+    return {"cache": settings().cache, "runs_folder": settings().runs}
 
 
 @click.command("check")
@@ -127,10 +125,9 @@ def example_experiment(reader: str, root: Path) -> dict:
 def finish(one) -> None:
     """Run, compare, and say where everything lies."""
     from ..reporting.compare import compare
-    from .compare import show
 
     runs = one.run()
     click.echo()
-    show(compare([run.folder.path for run in runs]))
+    click.echo(compare([run.folder.path for run in runs]).text())
     folder = runs[0].folder.path.parent if runs else one.runs_folder
     click.echo(f"\nRuns lie in {folder}\nTensorBoard:  tensorboard --logdir '{folder}'\nAgain, any time:  mtcore compare '{folder}'")

@@ -15,8 +15,8 @@ import click
 from ..errors import ExperimentError, PluginError, UnknownComponent
 from ..plugin.loader import Plugin, discover, near, normalised
 from ..plugin.specs import KINDS, Spec
+from ..reporting.table import format_table
 from . import settings
-from .table import format_table
 
 if TYPE_CHECKING:
     from ..plugin.registry import Registry

@@ -12,7 +12,7 @@ from typing import Any, Iterable, Mapping, Sequence
 
 from ..errors import ExperimentError
 from ..runfolder import RunFolder
-from .comparison import Column, Comparison, Gain, Row
+from .comparison import Column, Comparison, Figure, Row
 
 __all__ = ["compare"]
 
@@ -143,4 +143,4 @@ def _add_gain(row: Row, column: Column, rows: Sequence[Row], notes: list[str]) -
         sign, base = 1 if column.higher_is_better else -1, alone[0].values[column]
         pairs = [sign * (value - base[place]) for place, value in row.values[column].items() if place in base]
         if pairs:
-            row.gains[column] = Gain.of(pairs)
+            row.gains[column] = Figure.of_gain(pairs)

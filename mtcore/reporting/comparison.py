@@ -9,12 +9,11 @@ import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from statistics import fmean, median, stdev
-from typing import Any, Callable, Iterable, NamedTuple, Sequence
+from typing import Any, Callable, Collection, NamedTuple
 
-__all__ = ["Column", "Comparison", "Figure", "Gain", "Row"]
+from .table import format_table
 
-Table = Callable[[Sequence[Sequence[str]], Sequence[str]], str]
-"""Lays out cells under a header."""
+__all__ = ["Column", "Comparison", "Figure", "Row"]
 
 
 @dataclass(frozen=True)
@@ -35,25 +34,17 @@ class Figure(NamedTuple):
     n: int
 
     @classmethod
-    def of(cls, values: Iterable[float]) -> Figure:
-        values = list(values)
+    def of(cls, values: Collection[float]) -> Figure:
         return cls(fmean(values), stdev(values) if len(values) > 1 else None, len(values))
 
-
-class Gain(NamedTuple):
-    """A mean over `n` pairs of runs; positive is better. `spread` is half of its 95% interval by Student's t, None of one pair.
-
-    Folds share training clips, so over folds the interval is narrower than it should be (Nadeau & Bengio, "Inference for the
-    generalization error", 2003).
-    """
-
-    mean: float
-    spread: float | None
-    n: int
-
     @classmethod
-    def of(cls, differences: Sequence[float]) -> Gain:
-        mean, deviation, n = Figure.of(differences)
+    def of_gain(cls, differences: Collection[float]) -> Figure:
+        """The mean over pairs of runs, positive is better; `spread` is half of its 95% interval by Student's t.
+
+        Folds share training clips, so over folds the interval is narrower than it should be (Nadeau & Bengio, "Inference for the
+        generalization error", 2003).
+        """
+        mean, deviation, n = cls.of(differences)
         if deviation is None:
             return cls(mean, None, n)
         from scipy.special import stdtrit  # late: only tables with gains need Student's quantile
@@ -77,7 +68,7 @@ class Row:
     reported: tuple[str, ...]
     runs: dict[tuple[int, int], str] = field(default_factory=dict)
     values: dict[Column, dict[tuple[int, int], float]] = field(default_factory=dict)
-    gains: dict[Column, Gain] = field(default_factory=dict)
+    gains: dict[Column, Figure] = field(default_factory=dict)
     differs: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -151,11 +142,11 @@ class Comparison:
 
     # As text ----------------------------------------------------------------------------------------------------------
 
-    def text(self, table: Table | None = None) -> str:
-        """Tables of figures and of gains with their legends, and the notes; `table(rows, header)` lays out one table."""
+    def text(self) -> str:
+        """Tables of figures and of gains with their legends, and the notes."""
         blocks = []
         if any(row.figure(column) for row in self.groups for column in row.values):
-            lines = self._block(table or _aligned, lambda row, column: row.figure(column), "", self._is_best)
+            lines = self._block(Row.figure, "", lambda row, column, one: one.mean == self.best.get((row.experiment, column)))
             metrics: dict[str, list[str]] = {}
             for column in self.columns:
                 unit = f" in {column.unit}" if column.unit else ""
@@ -166,16 +157,13 @@ class Comparison:
         else:
             blocks.append("No run is done that has figures of a test part.")
         if any(row.gains for row in self.groups):
-            lines = self._block(table or _aligned, lambda row, column: row.gains.get(column), "+",
+            lines = self._block(lambda row, column: row.gains.get(column), "+",
                                 lambda row, column, gain: gain.spread is not None and abs(gain.mean) > gain.spread)
             blocks += [lines, "Gain over the task alone, positive is better: mean ± half of its 95% interval over n pairs\n"
                        "of the same fold and seed; * the interval excludes 0"]
         return "\n\n".join([*blocks, *(["\n".join(f"note: {note}" for note in self.notes)] if self.notes else [])])
 
-    def _is_best(self, row: Row, column: Column, figure: Figure) -> bool:
-        return figure.mean == self.best.get((row.experiment, column))
-
-    def _block(self, table: Table, find: Callable, sign: str, starred: Callable) -> str:
+    def _block(self, find: Callable, sign: str, starred: Callable) -> str:
         """One table of what `find(row, column)` gives; a cell says its own n where that is not its row's."""
         found = {(i, column): figure for i, row in enumerate(self.groups) for column in self.columns
                  if (figure := find(row, column))}
@@ -196,7 +184,7 @@ class Comparison:
         tasks, last = [column.task for column in columns], [key.rsplit(".", 1)[-1] for key in keys]
         header = [*(short if last.count(short) == 1 else key for short, key in zip(last, keys)), "n",
                   *(c.task if tasks.count(c.task) == 1 else f"{c.task}.{c.metric}" for c in columns)]
-        return table(lines, header)
+        return format_table(lines, header)
 
     def _keys(self) -> list[str]:
         """What tells the rows apart; of a single row its experiment."""
@@ -208,9 +196,3 @@ class Comparison:
         """Decimals that show three digits of the column's middle value."""
         middle = median(abs(value) for row in self.groups for value in row.values.get(column, {}).values())
         return min(6, max(0, 3 - math.ceil(math.log10(middle)))) if middle else 3
-
-
-def _aligned(rows: Sequence[Sequence[str]], header: Sequence[str]) -> str:
-    lines = [list(header), *map(list, rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)
