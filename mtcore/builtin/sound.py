@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Callable, Iterable
+from typing import Any, Callable, ClassVar, Iterable
 
 import numpy as np
 
@@ -73,43 +73,47 @@ def _voice(timbre: str, frequency: float, time: np.ndarray, random: np.random.Ge
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tones(Reader):
+class Generated(Reader):
+    """Clips that `load(seed, number)` makes. Nothing is read: any root will do."""
+
+    default_group = "take"
+    generated = True
+    load: ClassVar[Callable[[int, int], tuple[np.ndarray, float]]]
+    count: int = param(240, minimum=1, help="number of clips")
+    seed: int = param(0, minimum=0, help="of everything that is drawn")
+
+    def clips(self, root):
+        name = self.load.__name__
+        for number in range(self.count):
+            take = number // TAKES
+            yield Clip(f"{name}{number:05}", Lazy(self.load, (self.seed, number), f"core.{name}/{self.seed}/{number}"),
+                       self.targets(take), {"take": f"core.{name}:{self.seed}/{take}"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tones(Generated):
     """Single tones between middle C and an octave and a half above it. Nothing is read: any root will do."""
 
     info = DatasetInfo(title="Generated tones", layout="nothing")
-    default_group = "take"
-    generated = True
-    count: int = param(240, minimum=1, help="number of clips")
-    seed: int = param(0, minimum=0, help="of everything that is drawn")
+    load = staticmethod(tone)
 
     def tasks(self, root):
         return [Task.multiclass("timbre", TIMBRES), Task.regression("pitch", unit="semitones")]
 
-    def clips(self, root):
-        for number in range(self.count):
-            timbre, pitch = _tone_of(self.seed, number // TAKES)
-            yield _clip(tone, self.seed, number, {"timbre": timbre, "pitch": pitch})
+    def targets(self, take: int) -> dict[str, Any]:
+        return dict(zip(("timbre", "pitch"), _tone_of(self.seed, take)))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chords(Reader):
-    """One to four of five notes at once, each in one of two octaves, played by the instruments of `Tones`. Nothing is read: any root will do."""
+class Chords(Generated):
+    """One to four of five notes at once, each in one of two octaves, played by the instruments of `Tones`. Nothing is read: any
+    root will do."""
 
     info = DatasetInfo(title="Generated chords", layout="nothing")
-    default_group = "take"
-    generated = True
-    count: int = param(240, minimum=1, help="number of clips")
-    seed: int = param(0, minimum=0, help="of everything that is drawn")
+    load = staticmethod(chord)
 
     def tasks(self, root):
         return [Task.multilabel("notes", NOTES)]
 
-    def clips(self, root):
-        for number in range(self.count):
-            yield _clip(chord, self.seed, number, {"notes": frozenset(_chord_of(self.seed, number // TAKES)[1])})
-
-
-def _clip(load: Callable, seed: int, number: int, targets: dict[str, Any]) -> Clip:
-    name = load.__name__
-    return Clip(f"{name}{number:05}", Lazy(load, (seed, number), f"core.{name}/{seed}/{number}"), targets,
-                {"take": f"core.{name}:{seed}/{number // TAKES}"})
+    def targets(self, take: int) -> dict[str, Any]:
+        return {"notes": frozenset(_chord_of(self.seed, take)[1])}

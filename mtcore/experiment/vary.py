@@ -28,9 +28,10 @@ class Variation:
 
 def expand(data: Mapping[str, Any], datasets: Sequence[str], tasks: Sequence[str]) -> list[Variation]:
     """All combinations, in the order of the file."""
-    vary = dict(data.get("vary", {}))
+    given = data.get("vary", {})
+    vary = dict(given)
     base = {key: value for key, value in data.items() if key != "vary"}
-    chosen = {"datasets": _subsets(vary.pop("datasets", None), datasets, "datasets"), "tasks": _subsets(vary.pop("tasks", None), tasks, "tasks")}
+    subsets = [_subsets(vary.pop(key, None), names, key) for key, names in (("datasets", datasets), ("tasks", tasks))]
     axes = []
     for key, values in vary.items():
         if not isinstance(values, list) or not values:
@@ -40,12 +41,8 @@ def expand(data: Mapping[str, Any], datasets: Sequence[str], tasks: Sequence[str
         if len(set(labels)) < len(labels):
             raise ExperimentError(f"vary.{key}: values need different names, found {', '.join(labels)}; name them with `as`")
     found = []
-    for some_datasets, some_tasks, *values in itertools.product(chosen["datasets"], chosen["tasks"], *axes):
-        labels = {}
-        if "datasets" in data.get("vary", {}):
-            labels["datasets"] = "+".join(some_datasets)
-        if "tasks" in data.get("vary", {}):
-            labels["tasks"] = "+".join(some_tasks)
+    for some_datasets, some_tasks, *values in itertools.product(*subsets, *axes):
+        labels = {key: "+".join(some) for key, some in (("datasets", some_datasets), ("tasks", some_tasks)) if key in given}
         varied = base
         for key, label, value in values:
             labels[key] = label

@@ -45,8 +45,8 @@ class Digests:
         answers: dict[str | int, str | ClipError] = {}
         keys = {}
         paths = list(dict.fromkeys(name for name in names if isinstance(name, str)))
-        for some in _cut(paths, _QUERY):
-            found = _keys(some, answers)
+        for start in range(0, len(paths), _QUERY):
+            found = _keys(paths[start:start + _QUERY], answers)
             known = memory.recall(found)
             answers |= known
             keys |= {path: key for path, key in found.items() if path not in known}
@@ -67,29 +67,20 @@ class Digests:
         return [answer if isinstance(answer, str) else None for answer in digests], errors
 
 
-def _cut(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
-    return [items[start:start + size] for start in range(0, len(items), size)]
-
-
 def _digests(work: dict[Any, str | Lazy], jobs: int) -> Iterator[tuple[Any, str | ClipError]]:
     if not work:
         return
     from joblib import Parallel, delayed  # late: not needed where everything is remembered
 
-    names, audios = list(work), list(work.values())
-    tasks = (delayed(_digest_all)(chunk) for chunk in _cut(audios, _CHUNK))
-    answers = Parallel(n_jobs=jobs, prefer="threads", return_as="generator")(tasks)
-    yield from zip(names, (answer for chunk in answers for answer in chunk))
+    workers = Parallel(n_jobs=jobs, prefer="threads", return_as="generator", batch_size=_CHUNK)
+    yield from zip(work, workers(delayed(_digest)(audio) for audio in work.values()))
 
 
-def _digest_all(audios: Sequence[str | Lazy]) -> list[str | ClipError]:
-    answers = []
-    for audio in audios:
-        try:
-            answers.append(_digest_lazy(audio) if isinstance(audio, Lazy) else _digest_file(audio))
-        except ClipError as error:
-            answers.append(error)
-    return answers
+def _digest(audio: str | Lazy) -> str | ClipError:
+    try:
+        return _digest_lazy(audio) if isinstance(audio, Lazy) else _digest_file(audio)
+    except ClipError as error:
+        return error
 
 
 def _blake2b(*parts: Any) -> Any:
