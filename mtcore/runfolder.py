@@ -193,6 +193,7 @@ class RunFolder:
 
     def load_predictions(self, checkpoint: str) -> dict[str, dict[str, Predictions]]:
         """What `save_predictions` saved, as {part: {task: Predictions}}; {} where nothing was."""
+        import msgspec
         import pyarrow.compute as pc
         import pyarrow.parquet as pq
 
@@ -202,12 +203,8 @@ class RunFolder:
             about = json.loads(table.schema.metadata[b"mtcore"])
             for part, details in about["parts"].items():
                 rows = table.filter(pc.equal(table["part"], part))
-                loaded.setdefault(part, {})[path.stem] = _from_table(rows, _task(about["task"]), details)
+                loaded.setdefault(part, {})[path.stem] = _from_table(rows, msgspec.convert(about["task"], Task), details)
         return loaded
-
-
-def _task(values: dict[str, Any]) -> Task:
-    return Task(**{**values, "shape": None if values["shape"] is None else tuple(values["shape"])})
 
 
 def _truth_type(kind: str):
@@ -231,7 +228,7 @@ def _to_table(part: str, found: Predictions):
         if values is None or kind == "none":
             rows = [None] * count
         elif kind == "events":
-            rows = [[dict(zip(("onset", "offset", "label"), event)) for event in events] for events in values]
+            rows = [[tuple(event) for event in events] for events in values]
         elif kind == "array":
             rows = [{"shape": np.shape(row), "values": np.ravel(row).astype(np.float32)} for row in values]
         else:

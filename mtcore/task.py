@@ -54,8 +54,7 @@ class Task:
         if len(set(self.labels)) != len(self.labels):
             twice = sorted({label for label in self.labels if self.labels.count(label) > 1})
             raise DataError(f"task {self.name}: labels given twice: {', '.join(twice)}")
-        least = {"binary": 2, "multiclass": 1, "multilabel": 1, "events": 1}.get(self.kind, 0)
-        if len(self.labels) < least or (self.kind == "binary" and len(self.labels) != 2):
+        if self.kind in LABELLED and not self.labels or self.kind == "binary" and len(self.labels) != 2:
             raise DataError(f"task {self.name}: {self.kind} needs {'two labels' if self.kind == 'binary' else 'labels'}; "
                             f"found {list(self.labels)}")
         if self.labels and self.kind not in LABELLED:

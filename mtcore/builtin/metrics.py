@@ -9,8 +9,7 @@ its recall is 0 and stays in the macro mean.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Callable, Mapping
+from typing import Any, Mapping
 
 import numpy as np
 
@@ -19,11 +18,18 @@ from mtcore.plugin import Measure, Metric, Predictions, Task, param
 __all__ = ["Classification", "Events", "Multilabel", "Regression", "confusion"]
 
 
-class Sums(Measure):
-    """Adds up what `count(predictions)` gives by name (numbers and arrays by adding, lists by joining) for `figures(sums)`."""
+class Counting(Metric):
+    """A metric that is a function `figures(task, sums)` of what `count(predictions)` gives by name."""
 
-    def __init__(self, count: Callable[[Predictions], dict[str, Any]], figures: Callable[[Mapping[str, Any]], dict[str, float]]):
-        self.count, self.figures, self.sums = count, figures, {}
+    def build(self, task: Task) -> Measure:
+        return Sums(self, task)
+
+
+class Sums(Measure):
+    """Adds up what a metric counts: numbers and arrays by adding, lists by joining."""
+
+    def __init__(self, metric: Counting, task: Task):
+        self.metric, self.task, self.sums = metric, task, {}
 
     def _add(self, values: Mapping[str, Any]) -> None:
         for name, value in values.items():
@@ -31,13 +37,13 @@ class Sums(Measure):
 
     def update(self, predictions: Predictions) -> None:
         if predictions.clips:
-            self._add(self.count(predictions))
+            self._add(self.metric.count(predictions))
 
     def merge(self, other: Sums) -> None:
         self._add(other.sums)
 
     def compute(self) -> dict[str, float]:
-        return {name: float(value) for name, value in self.figures(self.sums).items()} if self.sums else {}
+        return {name: float(value) for name, value in self.metric.figures(self.task, self.sums).items()} if self.sums else {}
 
 
 def _by_label(task: Task, sums: Mapping[str, Any]) -> dict[str, float]:
@@ -72,47 +78,37 @@ def confusion(predictions: Predictions) -> np.ndarray:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Classification(Metric):
+class Classification(Counting):
     """Accuracy; precision, recall, F1 and support per label; macro and weighted means. `recall_macro` is the unweighted average
     recall."""
 
     kinds = ("binary", "multiclass")
     primary = "recall_macro"
 
-    def build(self, task: Task) -> Measure:
-        return Sums(self._count, partial(self._figures, task))
-
-    @staticmethod
-    def _count(predictions: Predictions) -> dict[str, Any]:
+    def count(self, predictions: Predictions) -> dict[str, Any]:
         pairs = confusion(predictions) * _known(predictions)
         return {"hits": pairs.diagonal(), "decided": pairs.sum(axis=0), "true": confusion(predictions).sum(axis=1)}
 
-    @staticmethod
-    def _figures(task: Task, sums: Mapping[str, Any]) -> dict[str, float]:
+    def figures(self, task: Task, sums: Mapping[str, Any]) -> dict[str, float]:
         return {"accuracy": sums["hits"].sum() / sums["true"].sum(), **_by_label(task, sums)}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Multilabel(Metric):
+class Multilabel(Counting):
     """Precision, recall, F1 and support per label with macro and weighted means, micro F1, accuracy of whole sets, and the macro
     mean of average precision over the labels that some but not all clips have."""
 
     kinds = ("multilabel",)
     primary = "f1_macro"
 
-    def build(self, task: Task) -> Measure:
-        return Sums(self._count, partial(self._figures, task))
-
-    @staticmethod
-    def _count(predictions: Predictions) -> dict[str, Any]:
+    def count(self, predictions: Predictions) -> dict[str, Any]:
         true = np.asarray(predictions.targets, bool)
         decided = np.asarray(predictions.decided, bool) & _known(predictions)
         return {"hits": (true & decided).sum(axis=0), "decided": decided.sum(axis=0), "true": true.sum(axis=0),
                 "clips": len(true), "right": (true == decided).all(axis=1).sum(),
                 "targets": [true], "scores": [np.asarray(predictions.scores)]}
 
-    @staticmethod
-    def _figures(task: Task, sums: Mapping[str, Any]) -> dict[str, float]:
+    def figures(self, task: Task, sums: Mapping[str, Any]) -> dict[str, float]:
         from sklearn.metrics import average_precision_score  # late: takes a second, and most runs have no such task
 
         targets, scores = np.concatenate(sums["targets"]), np.concatenate(sums["scores"])
@@ -123,22 +119,17 @@ class Multilabel(Metric):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Regression(Metric):
+class Regression(Counting):
     """Mean absolute error and root mean squared error in the target's unit; R2, which takes two clips with different targets."""
 
     kinds = ("regression",)
     primary = "mae"
     lower = ("mae", "rmse")
 
-    def build(self, task: Task) -> Measure:
-        return Sums(self._count, self._figures)
-
-    @staticmethod
-    def _count(predictions: Predictions) -> dict[str, Any]:
+    def count(self, predictions: Predictions) -> dict[str, Any]:
         return {"targets": [np.asarray(predictions.targets, float)], "decided": [np.asarray(predictions.decided, float)]}
 
-    @staticmethod
-    def _figures(sums: Mapping[str, Any]) -> dict[str, float]:
+    def figures(self, task: Task, sums: Mapping[str, Any]) -> dict[str, float]:
         targets = np.concatenate(sums["targets"])
         error = np.concatenate(sums["decided"]) - targets
         figures = {"mae": np.abs(error).mean(), "rmse": np.sqrt((error ** 2).mean())}
@@ -148,7 +139,7 @@ class Regression(Metric):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Events(Metric):
+class Events(Counting):
     """Segment-based F1 and error rate over all clips and labels, and F1 and support (in segments) per label.
 
     An event counts in every segment it touches; the error rate is (substitutions + deletions + insertions) / true events over
@@ -160,10 +151,7 @@ class Events(Metric):
     lower = ("error_rate_segment",)
     segment: float = param(1.0, help="length of a segment", unit="s", minimum=1e-3)
 
-    def build(self, task: Task) -> Measure:
-        return Sums(self._count, partial(self._figures, task))
-
-    def _count(self, predictions: Predictions) -> dict[str, Any]:
+    def count(self, predictions: Predictions) -> dict[str, Any]:
         sums = {name: np.zeros(len(predictions.task.labels), int) for name in ("hits", "decided", "true")} | {"errors": 0}
         known = _known(predictions)
         for true, decided in zip(predictions.targets, predictions.decided):
@@ -181,8 +169,7 @@ class Events(Metric):
             active[int(np.floor(onset / self.segment)):int(np.ceil(offset / self.segment)), label] = True
         return active
 
-    @staticmethod
-    def _figures(task: Task, sums: Mapping[str, Any]) -> dict[str, float]:
+    def figures(self, task: Task, sums: Mapping[str, Any]) -> dict[str, float]:
         figures = {"f1_segment": value for value in _micro_f1(sums).values()}
         if sums["true"].any():
             figures["error_rate_segment"] = sums["errors"] / sums["true"].sum()

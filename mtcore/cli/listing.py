@@ -14,7 +14,7 @@ import click
 
 from ..errors import ExperimentError, PluginError, UnknownComponent
 from ..plugin.loader import Plugin, discover, near, normalised
-from ..plugin.specs import KINDS, Spec
+from ..plugin.specs import KINDS, PLURALS, Spec
 from ..reporting.table import format_table
 from . import settings
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["info_command", "list_command", "list_plugins_command"]
 
-_PLURALS = {"losses" if kind == "loss" else f"{kind}s": kind for kind in KINDS}
+_KINDS = {plural: kind for kind, plural in PLURALS.items()}
 
 _ATTRIBUTES = {"reader": ("default_group", "ignored"), "preparer": ("acts_on", "fitted", "random"), "head": ("kinds",),
                "loss": ("kinds",), "metric": ("kinds", "primary", "lower")}
@@ -65,8 +65,7 @@ def _json(value: Any) -> str:
 
 def _provides(plugin: Plugin) -> str:
     counts = Counter(spec.kind for spec in plugin.specs)
-    plural = {kind: name for name, kind in _PLURALS.items()}
-    return ", ".join(f"{n} {kind if n == 1 else plural[kind]}" for kind, n in counts.items())
+    return ", ".join(f"{n} {kind if n == 1 else PLURALS[kind]}" for kind, n in counts.items())
 
 
 def _note(plugin: Plugin) -> str:
@@ -94,7 +93,7 @@ def _plugin_json(plugin: Plugin) -> dict[str, Any]:
 def list_command(kind: str | None, as_json: bool) -> None:
     """Components by kind, one line each. KIND is for instance readers or trunk; default: all."""
     registry = settings().registry()
-    found = registry.specs(_PLURALS.get(kind, kind))
+    found = registry.specs(_KINDS.get(kind, kind))
     if as_json:
         click.echo(_json([{"kind": spec.kind, **vars(spec), "name": full} for full, spec in found]))
         return
@@ -113,7 +112,7 @@ def info_command(name: str, root: Path | None, as_json: bool) -> None:
     """One component: parameters, tasks, licence, layout. NAME is a name or, where several kinds have it, KIND:NAME."""
     registry = settings().registry()
     kind, colon, rest = name.partition(":")
-    full, spec = registry.find(_PLURALS.get(kind, kind), rest) if colon else registry.find(None, name)
+    full, spec = registry.find(_KINDS.get(kind, kind), rest) if colon else registry.find(None, name)
     if root is not None and spec.kind != "reader":
         raise ExperimentError(f"--root is a dataset's folder, but {full} is a {spec.kind}")
     with redirect_stdout(sys.stderr):  # what a component prints must not end up in --json
@@ -164,16 +163,11 @@ def _dataset(reader: Any, full: str, spec: Spec, root: Path | None) -> dict[str,
                 raise PluginError(f"the example of {full} ({spec.example}) failed: {type(error).__name__}: {error}") from error
         tasks = [{"name": task.name, "kind": task.kind, "labels": list(task.labels), "unit": task.unit}
                  for task in reader.tasks(Path(folder))]
-        groups: dict[str, set[str]] = {}
-        schemes: set[str] = set()
-        count = 0
-        for clip in reader.clips(Path(folder)):
-            count += 1
-            schemes.update(clip.parts)
-            for group, value in clip.groups.items():
-                groups.setdefault(group, set()).add(value)
-    return {"of": "its example" if root is None else str(root), "clips": count, "tasks": tasks,
-            "groups": {group: len(values) for group, values in groups.items()}, "parts": sorted(schemes)}
+        clips = list(reader.clips(Path(folder)))
+    values = dict.fromkeys(pair for clip in clips for pair in clip.groups.items())
+    return {"of": "its example" if root is None else str(root), "clips": len(clips), "tasks": tasks,
+            "groups": dict(Counter(group for group, _ in values)),
+            "parts": sorted({scheme for clip in clips for scheme in clip.parts})}
 
 
 def _told_as_text(told: dict[str, Any]) -> str:

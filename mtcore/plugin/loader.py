@@ -30,7 +30,7 @@ import pluggy
 
 from ..errors import PluginError
 from . import hookspecs
-from .specs import KINDS, Spec
+from .specs import KINDS, PLURALS, Spec
 
 __all__ = ["Cause", "Plugin", "discover", "near", "normalised", "plainly_fits"]
 
@@ -44,7 +44,7 @@ _OWN_GROUP = re.compile(r"^\s*\[\s*mtcore\s*\]", re.MULTILINE)
 _BOUND = re.compile(r"(>=|<)\s*(\d+(?:\.\d+)*)")
 _COMPONENT = re.compile(r"[a-z][a-z0-9_]*")
 _TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
-_HOOKS = {f"mtcore_register_{'losses' if kind == 'loss' else kind + 's'}": kind for kind in KINDS}
+_HOOKS = {f"mtcore_register_{plural}": kind for kind, plural in PLURALS.items()}
 
 
 @dataclass(frozen=True)

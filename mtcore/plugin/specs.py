@@ -97,3 +97,5 @@ class ReporterSpec(Spec):
 KINDS: dict[str, type[Spec]] = {spec.kind: spec for spec in (
     ReaderSpec, PreparerSpec, ExtractorSpec, TrunkSpec, HeadSpec, LossSpec, BalancerSpec, SamplerSpec, TrainerSpec, MetricSpec,
     ReporterSpec)}
+PLURALS = {kind: "losses" if kind == "loss" else f"{kind}s" for kind in KINDS}
+"""As in hooks' names and listings."""
