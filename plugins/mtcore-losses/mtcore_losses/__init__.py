@@ -1,0 +1,1 @@
+"""Losses for mtcore: imbalance, wrong labels, angular margins, robust and concordant regression."""
