@@ -9,7 +9,7 @@ from typing import Any, Mapping
 from ..errors import ExperimentError
 from ..extracting.chain import Chain
 from ..plugin import Named, Step, Task
-from .file import Config, TaskConfig
+from .file import Config, TaskConfig, check_among
 
 __all__ = ["Builder"]
 
@@ -84,9 +84,7 @@ class Builder:
             if isinstance(value, Mapping) and "inputs" in value:
                 value = dict(value)
                 takes = value.pop("inputs")
-                for one in takes:
-                    if one not in self.config.inputs:
-                        raise ExperimentError(f"{path}.inputs: {one!r} is not among {', '.join(self.config.inputs)}")
+                check_among(takes, self.config.inputs, f"{path}.inputs")
             made[name], inputs[name] = self.make("trunk", value, path), list(takes)
         return made, inputs
 
@@ -98,13 +96,9 @@ class Builder:
         return self.make(kind, getattr(self.config.train, kind), f"train.{kind}")
 
     def wiring(self, tasks: Mapping[str, Task], trunks: Mapping[str, Any]) -> dict[str, list[str]]:
-        found = {}
-        for name in tasks:
-            said = self.task(name).trunks or list(trunks)
-            for trunk in said:
-                if trunk not in trunks:
-                    raise ExperimentError(f"tasks.{name}.trunks: {trunk!r} is not among {', '.join(trunks)}")
-            found[name] = said
+        found = {name: self.task(name).trunks or list(trunks) for name in tasks}
+        for name, chosen in found.items():
+            check_among(chosen, trunks, f"tasks.{name}.trunks")
         return found
 
     def _serving(self, kind: str, value: Any, task: Task, path: str) -> Named:

@@ -84,17 +84,13 @@ def _few(corpus: Corpus, clips: int, dataset: Dataset, chain: Chain, parts: np.n
     return Input(chain, _Memory({keys[c]: array_of(chain, dataset.clips[c].audio) for c in few}), keys)
 
 
-class _Memory:
+class _Memory(dict):
     """A few rows held in memory in place of a store."""
 
-    def __init__(self, arrays):
-        self.rows = self.arrays = arrays
+    read = dict.__getitem__
 
     def shape(self, key):
-        return self.arrays[key].data.shape
-
-    def read(self, key):
-        return self.arrays[key]
+        return self[key].data.shape
 
     def sums(self, keys):
         return None

@@ -10,7 +10,7 @@ import tomllib
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, Mapping
+from typing import Annotated, Any, Iterable, Literal, Mapping
 
 from msgspec import Meta
 
@@ -38,23 +38,19 @@ class DatasetInputConfig:
 
 
 @dataclass(kw_only=True)
-class DatasetConfig:
-    reader: Use
-    root: str = "."
-    tasks: list[str] | dict[str, TaskUseConfig] | None = None
-    group: str | None = None
-    signal: list[Any] = field(default_factory=list)
-    inputs: dict[str, DatasetInputConfig] = field(default_factory=dict)
-    parts: list[Literal["train", "validation", "test"]] | None = None
-    max_per_label: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(kw_only=True)
 class MaterialConfig:
     reader: Use
     root: str = "."
     group: str | None = None
     signal: list[Any] = field(default_factory=list)
+
+
+@dataclass(kw_only=True)
+class DatasetConfig(MaterialConfig):
+    tasks: list[str] | dict[str, TaskUseConfig] | None = None
+    inputs: dict[str, DatasetInputConfig] = field(default_factory=dict)
+    parts: list[Literal["train", "validation", "test"]] | None = None
+    max_per_label: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True)
@@ -64,7 +60,7 @@ class TaskUseConfig:
 
 
 @dataclass(kw_only=True)
-class SignalConfig:
+class StepsConfig:
     steps: list[Any] = field(default_factory=list)
 
 
@@ -116,6 +112,12 @@ class StopConfig:
 
 
 @dataclass(kw_only=True)
+class SaveConfig:
+    updates: Positive | None = None
+    minutes: Annotated[float, Meta(gt=0)] = 10.0
+
+
+@dataclass(kw_only=True)
 class TrainConfig:
     epochs: int | None = None
     updates: int | None = None
@@ -127,14 +129,10 @@ class TrainConfig:
     balancer: Use = "sum"
     trainer: Use = "gradient"
     stop: StopConfig = field(default_factory=StopConfig)
+    save: SaveConfig = field(default_factory=SaveConfig)
     clip: Annotated[float, Meta(gt=0)] | None = None
     threads: Positive = 1
     workers: Annotated[int, Meta(ge=0)] = 0
-
-
-@dataclass(kw_only=True)
-class BatchConfig:
-    steps: list[Any] = field(default_factory=list)
 
 
 @dataclass(kw_only=True)
@@ -157,12 +155,12 @@ class Config:
     model: ModelConfig
     seed: int = 0
     materials: dict[str, MaterialConfig] = field(default_factory=dict)
-    signal: SignalConfig = field(default_factory=SignalConfig)
+    signal: StepsConfig = field(default_factory=StepsConfig)
     extract: ExtractConfig = field(default_factory=ExtractConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
     tasks: dict[str, TaskConfig] = field(default_factory=dict)
     train: TrainConfig = field(default_factory=TrainConfig)
-    batch: BatchConfig = field(default_factory=BatchConfig)
+    batch: StepsConfig = field(default_factory=StepsConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
     vary: dict[str, Any] = field(default_factory=dict)
@@ -284,6 +282,13 @@ def _position(steps: list, name: str, done: list[str]) -> int:
     if name not in short:
         raise ExperimentError(f"{'.'.join(done)}: no step with the id {name!r}; found {', '.join(short) or 'none'}")
     return short.index(name)
+
+
+def check_among(names: Iterable[str], known: Iterable[str], path: str) -> None:
+    """`ExperimentError` unless every name is a known one."""
+    for name in names:
+        if name not in known:
+            raise ExperimentError(f"{path}: {name!r} is not among {', '.join(known)}")
 
 
 def resolve_path(text: str, folder: Path) -> Path:

@@ -6,7 +6,7 @@ import importlib.metadata
 import json
 import platform
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
@@ -117,6 +117,7 @@ class Run:
             optimizer=builder.optimizer(), scheduler=builder.scheduler(), progress=progress,
             seed=self.config.seed, **self.length, batch_size=train.batch_size, accumulate=train.accumulate, clip=train.clip,
             watched=train.stop.on if train.stop.on != "loss" else "", patience=train.stop.patience, workers=train.workers,
+            save_updates=train.save.updates, save_minutes=train.save.minutes,
             each_window=self.config.evaluation.windows == "each",
             batch_steps=[(step, step.component.prepare(Context((), tasks=data.tasks))) for step in builder.batch_steps()])
 
@@ -226,13 +227,12 @@ class Experiment:
 
     def variations(self) -> list[Variation]:
         """Combinations out of [vary]; a dataset left without tasks is dropped from its run."""
-        names, found = [d.name for d in self.corpus.datasets], []
-        for one in expand(self.content, names, list(self.tasks)):
-            by_name = {d.name: d for d in self.corpus.datasets}
-            datasets = tuple(name for name in one.datasets if set(by_name[name].tasks) & set(one.tasks))
-            tasks = tuple(name for name in one.tasks if any(name in by_name[d].tasks for d in datasets))
+        found, has = [], {d.name: set(d.tasks) for d in self.corpus.datasets}
+        for one in expand(self.content, list(has), list(self.tasks)):
+            datasets = tuple(name for name in one.datasets if has[name] & set(one.tasks))
+            tasks = tuple(name for name in one.tasks if any(name in has[d] for d in datasets))
             if tasks:
-                found.append(Variation(one.labels, one.data, datasets, tasks))
+                found.append(replace(one, datasets=datasets, tasks=tasks))
         return found
 
     def runs(self) -> list[Run]:
@@ -260,8 +260,8 @@ class Experiment:
             if dataset.name in (*variation.datasets, *config.materials):
                 parts = self.corpus.parts.folds[fold][dataset.name]
                 for clip, key, part in zip(dataset.clips, self.corpus.keys(dataset), parts):
-                    chosen = {name: clip.targets[name] for name in sorted(clip.targets) if name in variation.tasks and name in dataset.tasks}
-                    encoded = {n: self.tasks[n].encode(v) for n, v in chosen.items() if self.tasks[n].kind != "array"}
+                    encoded = {name: self.tasks[name].encode(target) for name, target in clip.targets.items()
+                               if name in variation.tasks and name in dataset.tasks and self.tasks[name].kind != "array"}
                     row = [clip.id, key, int(part), encoded, dict(clip.groups)]
                     digest.update(json.dumps(row, sort_keys=True, default=str).encode())
         return digest.hexdigest()

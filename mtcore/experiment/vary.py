@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Mapping, Sequence
 
 from ..errors import ExperimentError
-from .file import override
+from .file import check_among, override
 
 __all__ = ["Variation", "expand"]
 
@@ -66,9 +66,7 @@ def _subsets(value: Any, names: Sequence[str], path: str) -> list[tuple[str, ...
                 raise ExperimentError(f"vary.{path}: expected {', '.join(kinds)} or lists of names; found {item!r}")
             found |= dict.fromkeys(kinds[item])
         else:
-            for name in item:
-                if name not in names:
-                    raise ExperimentError(f"vary.{path}: {name!r} is not among {', '.join(names)}")
+            check_among(item, names, f"vary.{path}")
             found[tuple(name for name in names if name in item)] = None
     return list(found)
 
