@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+import re
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -86,3 +90,31 @@ def make(tmp_path, registry):
         return Experiment(content, tmp_path, tmp_path / runs, tmp_path / "cache", registry=registry, **options)
 
     return build
+
+
+@pytest.fixture
+def birds(tmp_path, monkeypatch):
+    """`birds(changes)` installs the plugin of the folder `birds`, which keeps all rules, below a folder of sys.path, changed:
+    {file: [(what, by what it is replaced)]}. `only` leaves out all components but these: "energy|gain"."""
+    for variable in ("MTCORE_BLOCK", "MTCORE_PLUGINS", "MTCORE_STRICT_PLUGINS"):
+        monkeypatch.delenv(variable, raising=False)
+
+    def write(changes=None, only=""):
+        site = tmp_path / "site"
+        info = site / "mtcore_birds-0.1.0.dist-info"
+        info.mkdir(parents=True)
+        (site / "birds_kit").mkdir()
+        for file in sorted((Path(__file__).parent / "birds").iterdir()):
+            name, text = file.name.removesuffix(".py"), file.read_text()
+            if only and name == "hooks":
+                text = re.sub(rf"    yield (?!.*\"({only})\").*", "    yield from ()", text)
+            for old, new in (changes or {}).get(name, ()):
+                assert old in text, old
+                text = text.replace(old, new)
+            (info / name if name in ("METADATA", "entry_points.txt") else site / "birds_kit" / f"{name}.py").write_text(text)
+        monkeypatch.syspath_prepend(str(site))
+        importlib.invalidate_caches()
+
+    yield write
+    for name in [name for name in sys.modules if name.split(".")[0] == "birds_kit"]:
+        del sys.modules[name]

@@ -48,7 +48,8 @@ def environment(tmp_path_factory):
 def test_a_new_plugin_is_well_as_it_is(tmp_path, environment, kind):
     rendered(tmp_path, f"mtcore-new-{kind}", "--kind", kind)
     project, plugin = tmp_path / f"mtcore-new-{kind}", f"new-{kind}"
-    subprocess.run([sys.executable, "-m", "pip", "--python", environment.python, "install", "-q", "--no-deps", "--no-build-isolation",
+    subprocess.run([sys.executable, "-m", "pip", "--python", environment.python, "install", "-q", "--no-deps",
+                    "--no-build-isolation",
                     "--disable-pip-version-check", str(project)], check=True, cwd=tmp_path)
     assert plugin in environment("-m", "mtcore", "list-plugins", "--strict", cwd=tmp_path, MTCORE_PLUGINS=plugin)
     outcomes = json.loads(environment("-m", "mtcore", "check-plugin", plugin, "--json", cwd=tmp_path))

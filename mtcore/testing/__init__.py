@@ -11,6 +11,7 @@ Nothing is downloaded: readers are checked on the miniature that their spec's ex
 generated arrays or those of their example.
 """
 
+from . import calls, extractors, plugins, preparers, readers, surroundings  # noqa: F401  they register the rules
 from .kit import Check, CheckFailed, Outcome, checks_of, parametrize_checks, run_checks
 from .sounds import write_tone
 

@@ -5,20 +5,22 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
+import unittest
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from importlib import metadata
 from pathlib import Path
-from typing import Any, Callable, Mapping
+from typing import Any, Callable, Mapping, Sequence
 
-from ..errors import ExperimentError, UnknownComponent
+from ..errors import ExperimentError, PluginError, UnknownComponent
 from ..plugin import Component, Example, Named, Spec
 from ..plugin.building import build
 from ..plugin.loader import Plugin, discover, near, normalised
 from ..plugin.registry import check_class, resolve_target
 
-__all__ = ["Check", "CheckFailed", "NotReached", "Outcome", "Rule", "Subject", "checks_of", "expect", "parametrize_checks", "rule",
-           "run_checks"]
+__all__ = ["Check", "CheckFailed", "Lacking", "NotReached", "Outcome", "Rule", "Subject", "checks_of", "expect", "lacking",
+           "parametrize_checks", "rule", "run_checks", "summarised"]
 
 
 class CheckFailed(AssertionError):
@@ -27,6 +29,10 @@ class CheckFailed(AssertionError):
 
 class NotReached(Exception):
     """The check has nothing to look at, because another one failed."""
+
+
+class Lacking(NotReached, unittest.SkipTest):
+    """The component needs the library of an extra that is not installed here. pytest skips the test."""
 
 
 def expect(condition: Any, message: str) -> None:
@@ -41,6 +47,7 @@ class Subject:
 
     plugin: Plugin
     spec: Spec | None = None
+    memory: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -66,9 +73,11 @@ class Subject:
             raise NotReached(f"{self.name} names no example")
         try:
             made = resolve_target(self.spec.example)(self.root) if self.spec.example else None
+            if not isinstance(made, (Example, type(None))):
+                raise TypeError(f"expected that it returns an Example or nothing, found {made!r}")
         except Exception as error:
             raise NotReached(f"the example of {self.name} failed, see plugin.examples") from error
-        return Example() if made is None else made
+        return made or Example()
 
     @cached_property
     def component(self) -> Any:
@@ -127,10 +136,38 @@ class Check:
         """Raises `CheckFailed`, also for whatever the plugin raises; returns a remark or None."""
         try:
             return self.rule.function(self.subject)
-        except (CheckFailed, NotReached, KeyboardInterrupt):
-            raise
         except Exception as error:
+            if command := lacking(self.subject.plugin, error):
+                raise Lacking(f"it needs a library that is not installed; to check it, {command}") from error
+            if isinstance(error, (CheckFailed, NotReached)):
+                raise
             raise CheckFailed(f"{type(error).__name__}: {error}") from error
+
+
+def lacking(plugin: Plugin, error: BaseException) -> str:
+    """The command that installs the plugin's extra for want of which `error` was raised; "" where that is not the reason."""
+    from packaging.requirements import Requirement
+
+    chain: list[BaseException] = []
+    while error is not None and error not in chain:
+        chain.append(error)
+        error = error.__cause__ or error.__context__
+    absent = {normalised((one.name or "").partition(".")[0]) for one in chain if isinstance(one, ModuleNotFoundError)}
+    extras = metadata.metadata(plugin.distribution).get_all("Provides-Extra") or [] if chain else []
+    named = {extra for extra in extras if any(f"{plugin.distribution}[{extra}]" in str(one) for one in chain)}
+    for extra in sorted(extras, key=lambda extra: extra not in named):
+        wanted = [need for need in map(Requirement, plugin.requires) if need.marker and need.marker.evaluate({"extra": extra})
+                  and not need.marker.evaluate({"extra": ""}) and not _installed(need.name)]
+        if wanted and (extra in named or absent & {normalised(need.name) for need in wanted}):
+            return f'pip install "{plugin.distribution}[{extra}]"'
+    return ""
+
+
+def _installed(distribution: str) -> bool:
+    try:
+        return bool(metadata.distribution(distribution))
+    except metadata.PackageNotFoundError:
+        return False
 
 
 @dataclass(frozen=True)
@@ -149,8 +186,6 @@ def checks_of(name: str) -> list[Check]:
 
     Components are imported, for some rules depend on what they are. Raises `UnknownComponent`.
     """
-    from . import extractors, plugins, preparers, readers  # noqa: F401  they register the rules
-
     every = discover()
     found = [plugin for plugin in every if normalised(name) in (plugin.name, plugin.distribution)]
     if not found:
@@ -160,7 +195,9 @@ def checks_of(name: str) -> list[Check]:
     for plugin in found:
         subjects = [Subject(plugin), *(Subject(plugin, spec) for spec in plugin.specs if spec.kind in RULES)]
         for subject in subjects:
-            checks += [Check(rule, subject) for rule in RULES[subject.spec.kind if subject.spec else "plugin"] if _applies(rule, subject)]
+            checks += [
+                Check(rule, subject) for rule in RULES[subject.spec.kind if subject.spec else "plugin"] if _applies(rule, subject)
+            ]
     return checks
 
 
@@ -187,6 +224,22 @@ def run_checks(name: str, progress: Callable[[Outcome], None] = lambda outcome: 
     return outcomes
 
 
+def summarised(name: str, outcomes: Sequence[Outcome], expected: Sequence[str] = ()) -> str:
+    """The outcomes in a line. Raises `PluginError` unless exactly the `expected` checks fail (those not reached apart), and
+    `ExperimentError` for an expected one that does not exist."""
+    status = {outcome.id: outcome.status for outcome in outcomes}
+    if unknown := [known for known in expected if known not in status]:
+        raise ExperimentError(f"--expect: {name} has no check {unknown[0]!r}{near(unknown[0], status)}")
+    if failed := [known for known, found in status.items() if found == "failed" and known not in expected]:
+        raise PluginError(f"{name} fails {len(failed)} of {len(status)} checks: {', '.join(failed)}")
+    if better := [known for known in expected if status[known] == "passed"]:
+        raise PluginError(f"{name} passes what --expect says it fails: {', '.join(better)}; leave that out")
+    count = list(status.values()).count
+    told = f"all {len(status)}" if count("passed") == len(status) else f"{count('passed')} of {len(status)}"
+    words = (("failed", "failed as expected"), ("not reached", "not reached"))
+    return f"{name}: {told} checks passed" + "".join(f", {count(one)} {said}" for one, said in words if count(one))
+
+
 def parametrize_checks(name: str, expected_failures: Mapping[str, str] | None = None) -> Callable:
     """Decorator for pytest: the test function gets one check after the other as `check` and calls it.
 
@@ -202,6 +255,10 @@ def parametrize_checks(name: str, expected_failures: Mapping[str, str] | None = 
     checks = checks_of(name)
     unknown = [key for key in expected if key not in {check.id for check in checks}]
     if unknown:
-        raise ExperimentError(f"expected_failures: {name} has no check {unknown[0]!r}{near(unknown[0], [check.id for check in checks])}")
-    marks = lambda check: [pytest.mark.xfail(strict=True, raises=CheckFailed, reason=expected[check.id])] if check.id in expected else []
+        raise ExperimentError(
+            f"expected_failures: {name} has no check {unknown[0]!r}{near(unknown[0], [check.id for check in checks])}"
+        )
+    marks = lambda check: (
+        [pytest.mark.xfail(strict=True, raises=CheckFailed, reason=expected[check.id])] if check.id in expected else []
+    )
     return pytest.mark.parametrize("check", [pytest.param(check, id=check.id, marks=marks(check)) for check in checks])

@@ -14,21 +14,23 @@ import pluggy
 
 from ..errors import PluginError
 from ..plugin import hookspecs, loader
-from ..plugin.building import Parameter, parameters_of
+from ..plugin.building import Parameter, parameters_of, type_name
 from ..plugin.registry import check_class, resolve_target
-from .kit import CheckFailed, NotReached, Subject, expect, rule
+from .kit import CheckFailed, NotReached, Subject, expect, lacking, rule
+from .sounds import arrays_of, situations
 
 __all__ = ["HEAVY", "run_apart"]
 
-HEAVY = ("IPython", "audiomentations", "h5py", "jax", "joblib", "keras", "lightning", "librosa", "llvmlite", "matplotlib", "msgspec",
-         "numba", "numpy", "onnx", "onnxruntime", "pandas", "polars", "pyarrow", "pytest", "resampy", "scipy", "seaborn", "sklearn",
-         "soundfile", "soxr", "speechbrain", "tensorboard", "tensorflow", "torch", "torchaudio", "torchvision", "transformers")
+HEAVY = ("IPython", "audiomentations", "h5py", "jax", "joblib", "keras", "lightning", "librosa", "llvmlite",
+         "matplotlib", "msgspec", "numba", "numpy", "onnx", "onnxruntime", "pandas", "polars", "pyarrow", "pytest",
+         "resampy", "scipy", "seaborn", "sklearn", "soundfile", "soxr", "speechbrain", "tensorboard", "tensorflow",
+         "torch", "torchaudio", "torchvision", "transformers")
 """Modules that no hook module may import."""
 
 
 def run_apart(code: str, *arguments: str, **environment: str) -> subprocess.Popen:
     """A fresh Python that finds what this one finds."""
-    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **environment}
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path)), **environment}
     return subprocess.Popen([sys.executable, "-c", code, *arguments], env=variables, text=True, stdin=subprocess.DEVNULL,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
@@ -113,11 +115,60 @@ def light(subject: Subject) -> str | None:
                         "print('\\n' + json.dumps([spent, [name for name in sys.argv[2:] if name in sys.modules]]))",
                         _module_name(subject), *HEAVY)
     out, err = process.communicate()
-    expect(process.returncode == 0, f"importing {_module_name(subject)} failed: {err.strip().splitlines()[-1] if err.strip() else 'exit'}")
+    expect(
+        process.returncode == 0,
+        f"importing {_module_name(subject)} failed: {err.strip().splitlines()[-1] if err.strip() else 'exit'}",
+    )
     spent, heavy = json.loads(out.strip().splitlines()[-1])
-    expect(not heavy, f"{_module_name(subject)} imports {', '.join(heavy)}; name targets as strings and import in the component's "
-                      f"module (python -X importtime -c 'import {_module_name(subject)}' shows by which way)")
+    expect(
+        not heavy,
+        f"{_module_name(subject)} imports {', '.join(heavy)}; name targets as strings and import in the component's "
+        f"module (python -X importtime -c 'import {_module_name(subject)}' shows by which way)",
+    )
     return f"slow: importing it took {spent * 1000:.0f} ms" if spent > loader.SLOW else None
+
+
+TRACES = """\
+import contextlib, decimal, io, json, locale, logging, os, random, signal, socket, sys, threading, warnings
+import mtcore.plugin
+told = io.StringIO()
+def look():
+    return {"the working folder": os.getcwd(), "os.environ": dict(os.environ), "sys.path": sys.path[:],
+            "warnings.filters": list(map(repr, warnings.filters)), "the locale": locale.setlocale(locale.LC_ALL),
+            "logging": [logging.root.level, len(logging.root.handlers), logging.root.manager.disable,
+                        repr(logging.getLoggerClass())],
+            "the random numbers of random": repr(random.getstate()), "threads": threading.active_count(),
+            "handlers of signals": [repr(signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM)],
+            "hooks of sys": [repr(sys.excepthook), repr(sys.gettrace()), sys.getrecursionlimit(), repr(sys.displayhook)],
+            "the time limit of sockets": socket.getdefaulttimeout(), "decimal's context": repr(decimal.getcontext()),
+            "what is printed": told.getvalue()}
+before = look()
+with contextlib.redirect_stdout(told), contextlib.redirect_stderr(told):
+    module = __import__(sys.argv[1], fromlist=["hooks"])
+    for name in dir(module):
+        if name.startswith("mtcore_register_"):
+            list(getattr(module, name)())
+after = look()
+heavy = [name for name in sys.argv[2:] if name in sys.modules]
+print("\\n" + json.dumps([[name for name in before if before[name] != after[name]], heavy]))
+"""
+"""What importing a hook module and calling its hooks changes in a process."""
+
+
+@rule("plugin")
+def leaves_no_trace(subject: Subject) -> None:
+    """Importing the hook module and calling its hooks prints nothing and changes nothing that others see: working folder,
+    environment, sys.path, filters of warnings, locale, logging, random numbers, signals."""
+    _loaded(subject)
+    process = run_apart(TRACES, _module_name(subject), *HEAVY)
+    out, _ = process.communicate()
+    changed, heavy = json.loads(out.strip().splitlines()[-1]) if process.returncode == 0 else ([], True)
+    if heavy:  # numpy changes filters of warnings, for one
+        raise NotReached("the hook module cannot be imported by itself or imports heavy modules, see plugin.light")
+    expect(
+        not changed,
+        f"{_module_name(subject)} changes {', '.join(changed)}; leave that to the user, or to where a component needs it",
+    )
 
 
 @rule("plugin")
@@ -186,7 +237,8 @@ def _parameters_are_wrong(cls: Any) -> bool:
 
 @rule("plugin")
 def parameters(subject: Subject) -> str | None:
-    """Components are frozen dataclasses; each parameter has a type and either a default that is valid or none, and is explained."""
+    """Components are frozen dataclasses; each parameter has a type that a file can give, either a default that is valid or
+    none, and is explained."""
     _loaded(subject)
     unexplained = []
     for spec in subject.plugin.specs:
@@ -209,18 +261,26 @@ def _check_default(where: str, parameter: Parameter) -> None:
     import msgspec
 
     try:
+        msgspec.json.schema(parameter.type)  # raises a TypeError for what no JSON or TOML can hold, a Path for instance
         msgspec.convert({} if parameter.required else {"value": msgspec.to_builtins(parameter.default)},
                         type=msgspec.defstruct("Value", [("value", parameter.type, None)]))
     except msgspec.ValidationError as error:
-        raise CheckFailed(f"{where}: the default of {parameter.name}, {parameter.default!r}, is not of its type: {error}") from None
+        raise CheckFailed(
+            f"{where}: the default of {parameter.name}, {parameter.default!r}, is not of its type: {error}"
+        ) from None
     except TypeError as error:
-        raise CheckFailed(f"{where}: parameter {parameter.name} has a type that no file can give: {error}") from None
+        raise CheckFailed(
+            f"{where}: parameter {parameter.name} has a type that no experiment file can give, {type_name(parameter.type)}; "
+            f"take str for paths, and numbers, text, lists and tables of them: {error}"
+        ) from None
 
 
 @rule("plugin")
 def examples(subject: Subject) -> str | None:
-    """Every reader names an example, and so does every extractor or preparer with a parameter that has no default; each can be built."""
+    """Every reader names an example, and so does every extractor or preparer with a parameter that has no default; each can be
+    built and takes the arrays that the kit or its example has."""
     _loaded(subject)
+    untried = {}
     for spec in subject.plugin.specs:
         if spec.kind not in ("reader", "extractor", "preparer"):
             continue
@@ -229,11 +289,39 @@ def examples(subject: Subject) -> str | None:
             needed = [parameter.name for parameter in parameters_of(component.cls) if parameter.required]
         except PluginError as error:
             raise NotReached(f"{where}: {error}") from error
-        expect(spec.example or spec.kind != "reader", f'{where}: write {spec.kind.capitalize()}Spec(…, example="package.module:make")')
-        expect(spec.example or not needed, f"{where}: {', '.join(needed)} has no default; let an example return Example(parameters=…)")
+        expect(
+            spec.example or spec.kind != "reader",
+            f'{where}: write {spec.kind.capitalize()}Spec(…, example="package.module:make")',
+        )
+        expect(
+            spec.example or not needed,
+            f"{where}: {', '.join(needed)} has no default; let an example return Example(parameters=…)",
+        )
         try:
-            component.component
-        except NotReached as error:
-            why = error.__cause__ if not isinstance(error.__cause__, NotReached) else error.__cause__.__cause__
-            raise CheckFailed(f"{where}: its example {spec.example} failed: {type(why).__name__}: {why}") from error
-    return None
+            _try(component)
+        except Exception as error:
+            if command := lacking(subject.plugin, error):
+                untried[spec.name] = command
+            elif isinstance(error, CheckFailed):
+                raise CheckFailed(f"{where}: {error}") from error
+    return (
+        "; ".join(f"{name} is not checked, its library is not installed: {command}" for name, command in untried.items()) or None
+    )
+
+
+def _try(component: Subject) -> None:
+    """Build it and give it arrays. What else may go wrong is the matter of its own rules."""
+    try:
+        component.component
+    except NotReached as error:
+        why = error.__cause__ if not isinstance(error.__cause__, NotReached) else error.__cause__.__cause__
+        hint = "; the root does not exist before: root.mkdir(parents=True)" if isinstance(why, FileNotFoundError) else ""
+        what = f"its example {component.spec.example} failed" if component.spec.example else "it cannot be built"
+        raise CheckFailed(f"{what}: {type(why).__name__}: {why}{hint}") from error
+    try:
+        if component.spec.kind == "extractor":
+            arrays_of(component)
+        elif component.spec.kind == "preparer" and component.component.acts_on != "batch":
+            situations(component)
+    except NotReached as error:
+        raise CheckFailed(str(error)) from error

@@ -5,8 +5,7 @@ import pytest
 from mtcore.testing import checks_of
 
 EXTRAS = {"opensmile", "transformers", "onnx"}
-CHECKS = [check for check in checks_of("features") if not (check.subject.spec and check.subject.spec.name in EXTRAS)
-          and check.id != "plugin.examples"]  # builds those of the extras too
+CHECKS = [check for check in checks_of("features") if not (check.subject.spec and check.subject.spec.name in EXTRAS)]
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.id)
