@@ -1,0 +1,1 @@
+"""Metrics for mtcore: rankings and detection errors, agreement and correlation, calibration."""
