@@ -1,0 +1,1 @@
+"""Shared networks for spectrograms for mtcore."""

@@ -1,0 +1,12 @@
+"""What this plugin provides. Imports nothing heavy: components are named, not imported."""
+
+from mtcore.plugin import TrunkSpec, hookimpl
+
+
+@hookimpl
+def mtcore_register_trunks():
+    yield TrunkSpec("vgg", "mtcore_networks.convolutional:Vgg", "Blocks of two 3 x 3 convolutions and a pooling (Kong 2020)")
+    yield TrunkSpec("resnet", "mtcore_networks.convolutional:Resnet", "Residual blocks of two 3 x 3 convolutions (He 2016)")
+    yield TrunkSpec("crnn", "mtcore_networks.sequential:Crnn", "Convolutions over bins, recurrence over time (Cakir 2017)")
+    yield TrunkSpec("conv_transformer", "mtcore_networks.sequential:ConvTransformer",
+                    "Convolutions that subsample, attention over time (Vaswani 2017, Gulati 2020)")
