@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -247,60 +244,6 @@ def test_updates_instead_of_epochs_and_a_sample(make):
     assert max(line["update"] for line in run.folder.metrics()) == 7
     [small] = make(split={"folds": 1}, sample=5).run()
     assert small.folder.info["clips"]["train"] == 5 and small.folder.path != run.folder.path
-
-
-def test_killed_at_any_moment_the_same_command_continues(tmp_path):
-    """Two processes over wav files; the first is killed, again and again, until the experiment is done."""
-    import numpy as np
-    import soundfile
-
-    for label in ("low", "high"):
-        (tmp_path / "sounds" / label).mkdir(parents=True)
-        for i in range(150):
-            time_ = np.arange(4000) / 8000
-            soundfile.write(tmp_path / "sounds" / label / f"{i}.wav", 0.3 * np.sin(2 * np.pi * (300 if label == "low" else 900) * time_ + i), 8000)
-    (tmp_path / "killed.toml").write_text("""
-name = "killed"
-[datasets.a]
-reader = "core.folders"
-root = "sounds"
-[inputs.main]
-extractor = "core.spectrogram"
-steps = ["core.standardize"]
-[split]
-folds = 1
-[model]
-trunk = {use = "core.mlp", hidden = [32], dropout = 0.1}
-[train]
-epochs = 4
-batch_size = 8
-[report]
-reporters = []
-""")
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "mtcore", "run", "killed.toml", "--cache", "cache"]
-    whole = subprocess.run([*command, "--runs", "whole"], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert whole.returncode == 0, whole.stderr
-    for number in range(3):
-        process = subprocess.Popen([*command, "--runs", "cut"], cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 60
-        while process.poll() is None and time.monotonic() < deadline:
-            if len(list((tmp_path / "cut").rglob("last.pt"))) and _epoch(tmp_path / "cut") > number:
-                process.send_signal(signal.SIGKILL)
-                break
-            time.sleep(0.005)
-        process.wait()
-    last = subprocess.run([*command, "--runs", "cut"], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert last.returncode == 0, last.stderr
-    [one], [other] = (list((tmp_path / name).rglob("last.pt")) for name in ("whole", "cut"))
-    a, b = (torch.load(path, weights_only=True)["model"] for path in (one, other))
-    assert all(torch.equal(a[key], b[key]) for key in a)
-
-
-def _epoch(folder: Path) -> int:
-    import json
-
-    return max((json.loads(path.read_text()).get("epoch", 0) for path in folder.rglob("run.json")), default=0)
 
 
 def test_a_file_says_its_stretch():

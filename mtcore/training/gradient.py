@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import pickle
+import time
 from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
@@ -51,6 +52,8 @@ class Setup:
     clip: float | None = None
     watched: str = ""
     patience: int | None = None
+    save_updates: int | None = None
+    save_minutes: float | None = None
     workers: int = 0
     each_window: bool = False
     batch_steps: Sequence[tuple[Step, Prepared]] = ()
@@ -93,10 +96,12 @@ class GradientRun:
         self.schedule = build_schedule(setup.scheduler, self.optimizer, self.limit)
         self.epoch = self.update = self.best_epoch = 0
         self.best: float | None = None
+        self.partial: tuple[dict[str, list], int] | None = None
+        self.saved = time.monotonic()
         self.resume()
         setup.reporters.run_started(folder.info)
         with torch.random.fork_rng(devices=[]):
-            while self.epoch < self.epochs and not self.stop_now():
+            while self.partial or self.epoch < self.epochs and not self.stop_now():
                 self.epoch += 1
                 self.train_epoch()
                 self.epoch_done()
@@ -106,15 +111,20 @@ class GradientRun:
 
     def train_epoch(self) -> None:
         setup, self.rows["train"].epoch = self.setup, self.epoch
-        total = {name: [0.0, 0] for name in setup.heads}
+        total, done = self.partial or ({name: [0.0, 0] for name in setup.heads}, 0)
+        self.partial = None
         drawn = self._counted(setup.batches(self.epoch, stream(setup.seed, "sampler", self.epoch)))
-        batches = map(self._stepped, self.rows["train"].batches(drawn, setup.workers), count(1))
+        skipped = sum(1 for _ in islice(drawn, done * self.micro_batches))
+        batches = map(self._stepped, self.rows["train"].batches(drawn, setup.workers), count(1 + skipped))
         label = f"{self.folder.path.name} epoch {self.epoch}/{self.epochs}"
         self.model.train()
-        updates = min(self.per_epoch, self.limit - self.update)
+        updates = min(self.per_epoch - done, self.limit - self.update)
         for micro in setup.progress.track((list(islice(batches, self.micro_batches)) for _ in range(updates)), updates, label):
             if micro:
                 self.one_update(micro, total)
+                done += 1
+                if self._save_due():
+                    self._save("last", (total, done))
         self.train_losses = {name: value / count for name, (value, count) in total.items() if count}
         setup.balancing.epoch_ended(self.train_losses)
 
@@ -257,8 +267,15 @@ class GradientRun:
 
     # Checkpoints ------------------------------------------------------------------------------------------------------
 
-    def _save(self, name: str) -> None:
-        state = {"epoch": self.epoch, "update": self.update, "best": self.best, "best_epoch": self.best_epoch,
+    def _save_due(self) -> bool:
+        setup, seconds = self.setup, time.monotonic() - self.saved
+        return bool(setup.save_updates and self.update % setup.save_updates == 0 or setup.save_minutes and seconds > 60 * setup.save_minutes)
+
+    def _save(self, name: str, partial: tuple[dict[str, list], int] | None = None) -> None:
+        """`partial`: sums of losses and number of updates of an epoch that has not ended."""
+        self.saved = time.monotonic()
+        state = {"epoch": self.epoch - (partial is not None), "update": self.update, "best": self.best, "best_epoch": self.best_epoch,
+                 "partial": partial,
                  "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict(),
                  "balancing": dict(self.setup.balancing.state_dict())}
         path = Path(self.folder.checkpoint(name))
@@ -267,7 +284,7 @@ class GradientRun:
             torch.save(state, temporary)
 
     def resume(self) -> None:
-        """Continue after the last finished epoch: everything random is keyed by epoch and update, so no stream needs storing."""
+        """Continue behind the last update that was saved: everything random is keyed by epoch and update, so no stream needs storing."""
         path = Path(self.folder.checkpoint("last"))
         self.folder.clean()
         if not path.exists():
@@ -279,6 +296,7 @@ class GradientRun:
         self.schedule.load_state_dict(state["schedule"])
         self.setup.balancing.load_state_dict(state["balancing"])
         self.epoch, self.update, self.best, self.best_epoch = state["epoch"], state["update"], state["best"], state["best_epoch"]
+        self.partial = state["partial"]
         self.folder.truncate_metrics(self.epoch)
         self.folder.update_info(epoch=self.epoch, best_epoch=self.best_epoch)
-        self.folder.log(f"continued after epoch {self.epoch}")
+        self.folder.log(f"continued after epoch {self.epoch}" + (f" and {self.partial[1]} updates" if self.partial else ""))
