@@ -59,9 +59,9 @@ def _check_run(experiment: Experiment, run: Run, clips: int) -> list[str]:
     batch = rows.batch(range(min(len(rows), 2 * clips)))
     for step, prepared in setup.batch_steps:
         batch = prepared.apply(batch, {}, stream(data.seed, "check", step.id))
-    output, losses = model(batch.inputs, batch.lengths, batch.rows), {}
-    for name, raw in (output if isinstance(output, Mapping) else output.tasks).items():
-        losses[name] = setup.losses[name](raw, batch.targets.get(name), batch).mean()
+    output = model(batch.inputs, batch.lengths, batch.rows)
+    losses = {name: setup.losses[name](raw, batch.targets.get(name), batch).mean()
+              for name, raw in (output if isinstance(output, Mapping) else output.tasks).items()}
     sum(losses.values()).backward()
     predictions, means = predict(model, setup.heads, setup.losses, rows, len(batch.clips))
     check_watched(setup.watched, figures(predictions, means, setup.metrics))

@@ -6,14 +6,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any, Callable, Iterator, Mapping
 
 import numpy as np
 
-from ..errors import ClipError, ExperimentError, MtcoreError, PluginError
+from ..errors import ClipError, ExperimentError, MtcoreError, PluginError, at
 from ..plugin import Axis, Context, Moved, Prepared, Step
 from ..reading.decode import DECODER_REVISION
 from ..streams import stream
@@ -134,7 +135,7 @@ class Chain:
             joined = self.prepared(position, like).apply(joined, states.get(position, {}), None)
         return joined
 
-    def prepared(self, position: int, array: Array, part: str = "train") -> Any:
+    def prepared(self, position: int, array: Array, part: str = "train") -> Prepared:
         """What the step became for arrays of this layout, with the materials of this part."""
         rate, axis, shape = layout = array.layout()
         materials = self.materials.get(part, {})
@@ -142,44 +143,37 @@ class Chain:
         known = self._prepared.get(place)
         if known is None:
             step = self.steps[position]
-            try:
+            with at(step.id):
                 if position == self.extractor:
-                    known = (step.component.prepare(rate), step.component.axis(rate))
+                    extract = step.component.prepare(rate)
+                    known = Prepared(lambda x, state, rng: extract(x), (), axis=step.component.axis(rate))
                 else:
-                    known = step.component.prepare(Context(shape, rate, axis, {name: one.at(rate) for name, one in materials.items()}))
-            except MtcoreError as error:
-                raise type(error)(f"{step.id}: {error}") from error
+                    drawn = {name: one.at(rate) for name, one in materials.items()}
+                    known = step.component.prepare(Context(shape, rate, axis, drawn))
             self._prepared[place] = known
         return known
 
     def _call(self, position: int, array: Array, states: Mapping[int, dict], rng, off: bool = False, part: str = "train") -> Array:
         step, known = self.steps[position], self.prepared(position, array, part)
+        if off and (known.off is None or not step.component.random):
+            return array
+        state = states.get(position, {})
         try:
-            if position == self.extractor:
-                data = known[0](array.data)
-                return Array(_checked(step, data), None, known[1], array.by, array.speed)
-            state = states.get(position, {})
-            if off and step.component.random:
-                result = known.off(array.data, state) if known.off else array.data
-            elif off:
-                return array
-            else:
-                result = known.apply(array.data, state, rng)
-        except MtcoreError as error:
-            raise type(error)(f"{step.id}: {error}") from error
-        except (MemoryError, KeyboardInterrupt):
+            with at(step.id):
+                result = known.off(array.data, state) if off else known.apply(array.data, state, rng)
+        except (MtcoreError, MemoryError):
             raise
         except Exception as error:
-            raise PluginError(f"{step.name} failed on an array of shape {array.data.shape}: {type(error).__name__}: {error}") from error
-        by, speed = 0.0, 1.0
-        if isinstance(result, Moved):
-            result, by, speed = result
-        return Array(_checked(step, result), known.rate, known.axis, array.by + by / array.speed, array.speed * speed, array.frames)
+            found = f"an array of shape {array.data.shape}: {type(error).__name__}: {error}"
+            raise PluginError(f"{step.name} failed on {found}") from error
+        data, by, speed = result if isinstance(result, Moved) else Moved(result)
+        frames = None if position == self.extractor else array.frames
+        return Array(_checked(step, data), known.rate, known.axis, array.by + by / array.speed, array.speed * speed, frames)
 
     def _slice(self, position: int, array: Array, states: Mapping[int, dict], window: int | None) -> Array:
         known = self.prepared(position, array)
         first, frames = known.slice(array.data.shape, window or 0, states.get(position, {}))
-        return Array(array.data[..., first:first + frames], array.rate, array.axis, array.by, array.speed, (first, frames))
+        return replace(array, data=array.data[..., first:first + frames], frames=(first, frames))
 
     def windows(self, array: Array, states: Mapping[int, dict]) -> int:
         """How many windows an array as it stands before the step `window` has."""
@@ -191,18 +185,10 @@ class Chain:
         start = next(source, None)
         if start is None:
             raise ExperimentError(f"{self.steps[position].id}: no training clip to fit on")
-        known: Prepared = self.prepared(position, start)
-        if sums is not None and known.fit_sums is not None:
-            found = sums()
-            state = known.fit_sums(found) if found is not None else None
-            if state is not None:
-                return state
-        return known.fit(array.data for array in _chain(start, source))
-
-
-def _chain(first: Array, rest: Iterator[Array]) -> Iterator[Array]:
-    yield first
-    yield from rest
+        known = self.prepared(position, start)
+        found = sums() if sums is not None and known.fit_sums is not None else None
+        state = None if found is None else known.fit_sums(found)
+        return known.fit(array.data for array in itertools.chain([start], source)) if state is None else state
 
 
 def _checked(step: Step, data: Any) -> np.ndarray:
