@@ -82,3 +82,10 @@ def test_failures_may_be_expected(birds):
     assert result.exit_code == 3 and "passes what --expect says it fails: reader.calls.schemes" in result.output
     result = known("reader.calls.group_value")
     assert result.exit_code == 2 and "did you mean reader.calls.group_values?" in result.output
+
+
+def test_what_a_plugin_raises_is_told_once_and_with_its_line(birds):
+    birds({"reader": [("labels = sorted(", "labels = None + sorted(")]}, only="calls")
+    output = CliRunner().invoke(main, ["check-plugin", "birds"]).output
+    assert output.count("TypeError: unsupported operand") == 1 and "birds_kit/reader.py, line " in output
+    assert ": as reader.calls." in output

@@ -27,8 +27,12 @@ def check_plugin_command(name: str, expected: tuple[str, ...], as_json: bool) ->
     """Try an installed plugin against the conformance kit: metadata, hooks, readers, extractors, preparers."""
     from ..testing.kit import Outcome, run_checks, summarised  # numpy
 
+    said: dict[str, str] = {}
+
     def tell(outcome: Outcome) -> None:
-        text = f"{outcome.status:<11} {outcome.id}" + (f": {outcome.message}" if outcome.message else "")
+        before = said.setdefault(outcome.message, outcome.id)
+        message = outcome.message if before == outcome.id else f"as {before}"
+        text = f"{outcome.status:<11} {outcome.id}" + (f": {message}" if outcome.message else "")
         click.echo(text if outcome.status != "failed" else f"{text}\n{'':11} expected: {' '.join(outcome.expected.split())}")
 
     outcomes = run_checks(name, (lambda outcome: None) if as_json else tell)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
+import traceback
 import unittest
 import weakref
 from dataclasses import dataclass, field
@@ -141,7 +142,14 @@ class Check:
                 raise Lacking(f"it needs a library that is not installed; to check it, {command}") from error
             if isinstance(error, (CheckFailed, NotReached)):
                 raise
-            raise CheckFailed(f"{type(error).__name__}: {error}") from error
+            raise CheckFailed(f"{type(error).__name__}: {error}{_place(self.subject.plugin, error)}") from error
+
+
+def _place(plugin: Plugin, error: BaseException) -> str:
+    """The last line of the plugin's own that the error came through."""
+    package = plugin.entries[0].module.partition(".")[0] if plugin.entries else ""
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if package in (*Path(frame.filename).parts, Path(frame.filename).stem)]
+    return f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
 
 
 def lacking(plugin: Plugin, error: BaseException) -> str:
