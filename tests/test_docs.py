@@ -123,7 +123,7 @@ def keys(kind, path=""):
 
 
 def test_keys_and_defaults_of_the_experiment_file():
-    known = dict(keys(Config)) | dict(keys(file.TaskUseConfig, "datasets.NAME.tasks.TASK."))
+    known = dict(keys(Config)) | dict(keys(file.TaskUse, "datasets.NAME.tasks.TASK."))
     found = {key: default for key, _, default, *_ in rows(document("experiment.md"), "| key | type | default | |")}
     words = {"required": "required", "–": None}
     assert {key: words[text] if text in words else tomllib.loads(f"value = {text}")["value"] for key, text in found.items()} == known

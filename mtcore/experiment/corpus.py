@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Callable, Sequence
+from typing import Iterator, Sequence
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from ..extracting.fill import rows_of
 from ..plugin import Task
 from ..preparing.split import Parts, SplitDataset, check_leaks, draw_parts, joined_groups, labels_in_one_group
 from ..progress import Progress
-from ..reading.dataset import Dataset, TaskUse, join_tasks, read
+from ..reading.dataset import Dataset, join_tasks, read
 from ..reading.digests import Digests
 from ..streams import derive
 from .file import Config, DatasetConfig, MaterialConfig, resolve_path
@@ -49,12 +49,12 @@ def read_corpus(config: Config, registry, folder: Path, cache: Path, jobs: int =
     """Read, digest, split. Raises `DataError`, `ExperimentError` and `LeakError`; unreadable files (`bad`) are left to extraction."""
     progress = progress or Progress()
 
-    def found(kind: str, uses: Callable[[Any], list[TaskUse] | None]) -> list[Dataset]:
-        make = lambda name, value: registry.make("reader", value, path=f"{kind}.{name}.reader", search=folder)  # noqa: E731
-        return [read(name, make(name, one.reader), resolve_path(one.root, folder), uses(one))
-                for name, one in getattr(config, kind).items()]
+    def found(kind: str) -> Iterator[Dataset]:
+        for name, one in getattr(config, kind).items():
+            reader = registry.make("reader", one.reader, path=f"{kind}.{name}.reader", search=folder)
+            yield read(name, reader, resolve_path(one.root, folder), getattr(one, "tasks", ()))  # materials have none
 
-    datasets, materials = found("datasets", _uses), found("materials", lambda one: [])
+    datasets, materials = list(found("datasets")), list(found("materials"))
     tasks = join_tasks(datasets, {name: task.labels for name, task in config.tasks.items() if task.labels})
     for name in config.tasks:
         if name not in tasks:
@@ -78,12 +78,6 @@ def read_corpus(config: Config, registry, folder: Path, cache: Path, jobs: int =
                     [line for dataset in datasets for line in dataset.dropped] + list(parts.notes))
     _drop_tasks_fixed_by_groups(corpus, config, required)
     return corpus
-
-
-def _uses(one: DatasetConfig) -> list[TaskUse] | None:
-    if isinstance(one.tasks, dict):
-        return [TaskUse(task, use.as_ or task, use.labels) for task, use in one.tasks.items()]
-    return one.tasks and [TaskUse(task, task) for task in one.tasks]
 
 
 def group_name(dataset: Dataset, config: Config) -> str | None:

@@ -17,6 +17,7 @@ from msgspec import Meta
 from ..errors import ExperimentError
 from ..plugin.building import converted
 from ..plugin.loader import near
+from ..reading.dataset import TaskUse
 
 __all__ = ["Config", "load", "override", "parse"]
 
@@ -47,16 +48,10 @@ class MaterialConfig:
 
 @dataclass(kw_only=True)
 class DatasetConfig(MaterialConfig):
-    tasks: list[str] | dict[str, TaskUseConfig] | None = None
+    tasks: list[str] | dict[str, TaskUse] | None = None
     inputs: dict[str, DatasetInputConfig] = field(default_factory=dict)
     parts: list[Literal["train", "validation", "test"]] | None = None
     max_per_label: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(kw_only=True)
-class TaskUseConfig:
-    as_: str | None = None
-    labels: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True)

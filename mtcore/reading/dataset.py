@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Iterable, Iterator, Mapping, Sequence
@@ -14,13 +15,12 @@ from ..plugin import Named, Task
 __all__ = ["Dataset", "TaskUse", "join_tasks", "read"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TaskUse:
-    """How an experiment uses one task of a reader: under which name, with which labels ("" removes a label)."""
+    """How an experiment uses one task of a reader: under which name (None: its own), with which labels ("" removes a label)."""
 
-    source: str
-    name: str
-    labels: Mapping[str, str] = field(default_factory=dict)
+    as_: str | None = None
+    labels: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class Dataset:
         return self.tasks[task].labels_of(targets[task]) if task in self.tasks and task in targets else ()
 
 
-def read(name: str, reader: Named, root: Path, uses: Sequence[TaskUse] | None = None) -> Dataset:
-    """All clips of a dataset, with ids, targets and task names checked; `uses` None takes every declared task as it is.
+def read(name: str, reader: Named, root: Path, tasks: Iterable[str] | Mapping[str, TaskUse] | None = None) -> Dataset:
+    """All clips of a dataset, with ids, targets and task names checked; `tasks` None takes every declared one as it is.
 
     Raises `DataError` for what the reader got wrong or the folder lacks, `ExperimentError` for a task it does not declare.
     """
@@ -62,28 +62,27 @@ def read(name: str, reader: Named, root: Path, uses: Sequence[TaskUse] | None = 
         if task.name in declared:
             raise DataError(f"dataset {name}: {reader.name} declares task {task.name!r} twice")
         declared[task.name] = task
-    if uses is None:
-        uses = [TaskUse(task, task) for task in declared]
-    for use in uses:
-        if use.source not in declared:
+    uses = tasks if isinstance(tasks, Mapping) else dict.fromkeys(declared if tasks is None else tasks, TaskUse())
+    for source in uses:
+        if source not in declared:
             raise ExperimentError(f"datasets.{name}.tasks: {reader.name} declares {', '.join(declared) or 'no task'}; "
-                                  f"found {use.source!r}")
-    tasks = {use.name: _mapped(name, declared[use.source], use) for use in uses}
-    clips, seen, removed = [], set(), {}
+                                  f"found {source!r}")
+    used = {source: _mapped(name, declared[source], use) for source, use in uses.items()}
+    clips, seen, removed = [], set(), Counter()
     for clip in _told(reader, "clips", name, root):
         if clip.id in seen:
             raise DataError(f"dataset {name}: two clips have the id {clip.id!r}")
         seen.add(clip.id)
         targets = {}
-        for use in uses:
-            if use.source in clip.targets:
+        for source, task in used.items():
+            if source in clip.targets:
                 with at(f"dataset {name}, clip {clip.id}"):
-                    declared[use.source].check(clip.targets[use.source])
-                target = _map_target(declared[use.source], clip.targets[use.source], use.labels)
+                    declared[source].check(clip.targets[source])
+                target = _map_target(declared[source], clip.targets[source], uses[source].labels)
                 if target is None:
-                    removed[use.name] = removed.get(use.name, 0) + 1
+                    removed[task.name] += 1
                 else:
-                    targets[use.name] = target
+                    targets[task.name] = target
         unknown = set(clip.targets) - set(declared)
         if unknown:
             raise DataError(f"dataset {name}, clip {clip.id}: target for task {sorted(unknown)[0]!r}, which {reader.name} does not "
@@ -92,13 +91,14 @@ def read(name: str, reader: Named, root: Path, uses: Sequence[TaskUse] | None = 
     if not clips:
         raise DataError(f"dataset {name}: {reader.name} found no clip below {root}")
     dropped = [f"dataset {name}: {count} targets of task {task} removed by the experiment's labels" for task, count in removed.items()]
-    unlabelled = sum(1 for clip in clips if not clip.targets) if any(task.kind != "none" for task in tasks.values()) else 0
+    unlabelled = sum(1 for clip in clips if not clip.targets) if any(task.kind != "none" for task in used.values()) else 0
     if unlabelled:
         dropped.append(f"dataset {name}: {unlabelled} clips have no target of the chosen tasks and are not used")
         clips = [clip for clip in clips if clip.targets]
     if not clips:
-        raise DataError(f"dataset {name}: no clip has a target of {', '.join(tasks)}")
-    return Dataset(name, reader, root, tasks, tuple(clips), tuple(dropped), frozenset(use.name for use in uses if use.labels))
+        raise DataError(f"dataset {name}: no clip has a target of {', '.join(task.name for task in used.values())}")
+    mapped = frozenset(task.name for source, task in used.items() if uses[source].labels)
+    return Dataset(name, reader, root, {task.name: task for task in used.values()}, tuple(clips), tuple(dropped), mapped)
 
 
 def _told(reader: Named, what: str, name: str, root: Path) -> Iterator[Any]:
@@ -121,10 +121,10 @@ def _mapped(dataset: str, task: Task, use: TaskUse) -> Task:
     """The task under its new name with its new labels, in the order in which the old ones stand."""
     for label in use.labels:
         if label not in task.labels:
-            raise ExperimentError(f"datasets.{dataset}.tasks.{use.source}.labels: {label!r} is no label of the task; "
+            raise ExperimentError(f"datasets.{dataset}.tasks.{task.name}.labels: {label!r} is no label of the task; "
                                   f"found {', '.join(task.labels)}")
     labels = tuple(dict.fromkeys(new for new in (use.labels.get(old, old) for old in task.labels) if new))
-    return replace(task, name=use.name, labels=labels)
+    return replace(task, name=use.as_ or task.name, labels=labels)
 
 
 def _map_target(task: Task, target: Any, labels: Mapping[str, str]) -> Any:
