@@ -9,6 +9,10 @@ __all__ = ["KINDS", "BalancerSpec", "Example", "ExtractorSpec", "HeadSpec", "Los
            "ReporterSpec", "SamplerSpec", "Spec", "TrainerSpec", "TrunkSpec"]
 
 
+KINDS: dict[str, type[Spec]] = {}
+"""The kinds of components, in the order in which work goes through them."""
+
+
 @dataclass(frozen=True)
 class Spec:
     """One named component.
@@ -28,6 +32,10 @@ class Spec:
     summary: str = ""
     example: str | None = None
     revision: int = 1
+
+    def __init_subclass__(cls, kind: str = ""):
+        if kind:
+            cls.kind, KINDS[kind] = kind, cls
 
 
 @dataclass(frozen=True)
@@ -50,52 +58,49 @@ class Example:
     materials: Mapping[str, Any] = field(default_factory=dict)
 
 
-class ReaderSpec(Spec):
-    kind = "reader"
+class ReaderSpec(Spec, kind="reader"):
+    """Names a subclass of `Reader`."""
 
 
-class PreparerSpec(Spec):
-    kind = "preparer"
+class PreparerSpec(Spec, kind="preparer"):
+    """Names a subclass of `Preparer`."""
 
 
-class ExtractorSpec(Spec):
-    kind = "extractor"
+class ExtractorSpec(Spec, kind="extractor"):
+    """Names a subclass of `Extractor`."""
 
 
-class TrunkSpec(Spec):
-    kind = "trunk"
+class TrunkSpec(Spec, kind="trunk"):
+    """Names a subclass of `Trunk`."""
 
 
-class HeadSpec(Spec):
-    kind = "head"
+class HeadSpec(Spec, kind="head"):
+    """Names a subclass of `Head`."""
 
 
-class LossSpec(Spec):
-    kind = "loss"
+class LossSpec(Spec, kind="loss"):
+    """Names a subclass of `Loss`."""
 
 
-class BalancerSpec(Spec):
-    kind = "balancer"
+class BalancerSpec(Spec, kind="balancer"):
+    """Names a subclass of `Balancer`."""
 
 
-class SamplerSpec(Spec):
-    kind = "sampler"
+class SamplerSpec(Spec, kind="sampler"):
+    """Names a subclass of `Sampler`."""
 
 
-class TrainerSpec(Spec):
-    kind = "trainer"
+class TrainerSpec(Spec, kind="trainer"):
+    """Names a subclass of `Trainer`."""
 
 
-class MetricSpec(Spec):
-    kind = "metric"
+class MetricSpec(Spec, kind="metric"):
+    """Names a subclass of `Metric`."""
 
 
-class ReporterSpec(Spec):
-    kind = "reporter"
+class ReporterSpec(Spec, kind="reporter"):
+    """Names a subclass of `Reporter`."""
 
 
-KINDS: dict[str, type[Spec]] = {spec.kind: spec for spec in (
-    ReaderSpec, PreparerSpec, ExtractorSpec, TrunkSpec, HeadSpec, LossSpec, BalancerSpec, SamplerSpec, TrainerSpec, MetricSpec,
-    ReporterSpec)}
 PLURALS = {kind: "losses" if kind == "loss" else f"{kind}s" for kind in KINDS}
 """As in hooks' names and listings."""
