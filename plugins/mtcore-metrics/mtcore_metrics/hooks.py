@@ -16,3 +16,4 @@ def mtcore_register_metrics():
     yield MetricSpec("pearson", "mtcore_metrics.agreement:Pearson", "Linear correlation")
     yield MetricSpec("log_loss", "mtcore_metrics.probability:LogLoss", "Mean negative log-probability of what is true")
     yield MetricSpec("ece", "mtcore_metrics.probability:CalibrationError", "Expected calibration error")
+    yield MetricSpec("psds", "mtcore_metrics.events:Psds", "Polyphonic sound detection score; needs the extra psds")

@@ -1,6 +1,7 @@
 """Figures against scikit-learn and scipy; what is undefined; pieces in any order; runs through the public door."""
 
 import pickle
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,12 +10,13 @@ import sklearn.metrics as oracle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mtcore_metrics.agreement import CohenKappa, Concordance, Mcc, Pearson
+from mtcore_metrics.events import Psds
 from mtcore_metrics.probability import CalibrationError, LogLoss
 from mtcore_metrics.ranking import AveragePrecision, EqualErrorRate, MapAtK, RocAuc, TopK
 from scipy import optimize, stats
 
 import mtcore
-from mtcore.plugin import Clip, Lazy, ParameterError, Predictions, Reader, Task
+from mtcore.plugin import Clip, Lazy, ParameterError, PluginError, Predictions, Reader, Task
 from mtcore.testing import parametrize_checks
 
 NAMES = "abcd"
@@ -324,6 +326,12 @@ def test_a_label_that_is_not_tested_is_left_out():
     found = predictions(CLASSES, [0, 1, 0, 1], [[0.7, 0.1, 0.1, 0.1], [0.2, 0.6, 0.1, 0.1]] * 2)
     for metric in (AveragePrecision(), RocAuc(), EqualErrorRate(), TopK(k=2)):
         assert {name.partition("/")[2] for name in figures(metric, found)} == {"", "a", "b"}
+
+
+def test_psds_says_how_its_library_is_installed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sed_scores_eval", None)
+    with pytest.raises(PluginError, match=r'pip install "mtcore-metrics\[psds\]"'):
+        Psds().build(Task.events("e", "ab"))
 
 
 # Runs -----------------------------------------------------------------------------------------------------------------
