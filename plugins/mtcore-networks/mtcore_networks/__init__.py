@@ -1,1 +1,1 @@
-"""Shared networks for spectrograms for mtcore."""
+"""Shared networks for mtcore."""

@@ -31,9 +31,9 @@ class OfBins(nn.Module):
 class Vgg(Trunk):
     """Blocks of two 3 x 3 convolutions, each with batch normalisation and ReLU, and a mean over two bins and `stride` frames.
 
-    After CNN10 and CNN14 of Kong et al., "PANNs: Large-scale pretrained audio neural networks for audio pattern recognition" (2020,
-    doi:10.1109/TASLP.2020.3030497). The vector holds the frames' mean and maximum over time side by side, where the paper adds
-    them, and instead of its linear layer there are the heads'. CNN14's last block does not pool; here all blocks do.
+    After CNN10 and CNN14 of Kong et al., "PANNs: Large-scale pretrained audio neural networks for audio pattern recognition"
+    (2020, doi:10.1109/TASLP.2020.3030497). The vector holds the frames' mean and maximum over time side by side, where the paper
+    adds them, and instead of its linear layer there are the heads'. CNN14's last block does not pool; here all blocks do.
     """
 
     channels: list[int] = param([16, 32, 64, 128], help="channels of the blocks; each halves the bins, rounded up. CNN10 has "
@@ -74,15 +74,16 @@ class VggBlock(nn.Module):
 class Resnet(Trunk):
     """Residual network of blocks with two 3 x 3 convolutions.
 
-    He et al., "Deep residual learning for image recognition" (2016, doi:10.1109/CVPR.2016.90): filters of 7 x 7 and a maximum over
-    3 x 3, each by steps of two, then stages of blocks, each but the first by steps of two. The vector is the frames' mean and maximum
-    over time.
+    He et al., "Deep residual learning for image recognition" (2016, doi:10.1109/CVPR.2016.90): filters of 7 x 7 and a maximum
+    over 3 x 3, each by steps of two, then stages of blocks, each but the first by steps of two. The vector is the frames' mean
+    and maximum over time.
     """
 
     channels: list[int] = param([16, 32, 64, 128], help="channels of the stages; the paper's are [64, 128, 256, 512]")
-    blocks: list[int] = param([2, 2, 2, 2], help="residual blocks of the stages: [2, 2, 2, 2] is ResNet-18, [3, 4, 6, 3] ResNet-34")
-    stride: int = param(2, minimum=1, unit="frames", help="by which the first filters, the maximum and each stage but the first divide "
-                        "the frames, rounded up; 1 for a frame per input frame. Bins are always halved")
+    blocks: list[int] = param([2, 2, 2, 2], help="residual blocks of the stages: [2, 2, 2, 2] is ResNet-18, "
+                              "[3, 4, 6, 3] ResNet-34")
+    stride: int = param(2, minimum=1, unit="frames", help="by which the first filters, the maximum and each stage but the first "
+                        "divide the frames, rounded up; 1 for a frame per input frame. Bins are always halved")
     bins: str = param("mean", choices=("mean", "all"), help=BINS)
     dropout: float = param(0.2, minimum=0, maximum=1, help="share of the vector's values dropped")
 

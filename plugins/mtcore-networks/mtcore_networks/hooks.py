@@ -10,3 +10,6 @@ def mtcore_register_trunks():
     yield TrunkSpec("crnn", "mtcore_networks.sequential:Crnn", "Convolutions over bins, recurrence over time (Cakir 2017)")
     yield TrunkSpec("conv_transformer", "mtcore_networks.sequential:ConvTransformer",
                     "Convolutions that subsample, attention over time (Vaswani 2017, Gulati 2020)")
+    yield TrunkSpec("pretrained", "mtcore_networks.pretrained:Pretrained",
+                    "A transformers model of raw sound in a folder, trained on (extra transformers)",
+                    example="mtcore_networks.examples:wav2vec2")

@@ -1,7 +1,7 @@
 """What all networks here are made of: layers [batch, channels, bins, frames] that keep to each row's own frames.
 
-`length` is the number of frames of each row, int64 [batch], or None where all rows fill the array. Layers keep everything beyond it
-at zero, which is also what convolutions and poolings see beyond the end of a row that is alone.
+`length` is the number of frames of each row, int64 [batch], or None where all rows fill the array. Layers keep everything beyond
+it at zero, which is also what convolutions and poolings see beyond the end of a row that is alone.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ Shapes = Mapping[str, tuple[int | None, ...]]
 def spectra(trunk: str, shapes: Shapes) -> tuple[str, int, int]:
     """Name, channels and bins of the only input; `ParameterError` unless it is one of arrays [channels, bins, frames]."""
     if len(shapes) != 1:
-        raise ParameterError(f"{trunk} takes one input, found {len(shapes)} ({', '.join(shapes)}); name one in the trunk's `inputs` and "
-                             "give each input a trunk of its own")
+        raise ParameterError(f"{trunk} takes one input, found {len(shapes)} ({', '.join(shapes)}); name one in the trunk's "
+                             "`inputs` and give each input a trunk of its own")
     (name, shape), = shapes.items()
     if len(shape) != 3 or None in shape[:-1]:
-        raise ParameterError(f"{trunk} takes arrays [channels, bins, frames], found {name!r} of shape {shape}; use an extractor of "
-                             "spectra such as logmel or spectrogram, or core.cnn1d for waveforms and core.mlp for vectors")
+        raise ParameterError(f"{trunk} takes arrays [channels, bins, frames], found {name!r} of shape {shape}; use an extractor "
+                             "of spectra such as logmel or spectrogram, or core.cnn1d for waveforms and core.mlp for vectors")
     return name, *shape[:-1]
 
 
@@ -35,8 +35,8 @@ def check_blocks(trunk: str, channels: Sequence[int], name: str = "", others: Se
     if not channels or min(channels) < 1:
         raise ParameterError(f"{trunk}: expected channels of 1 or more for at least one block, found channels = {list(channels)}")
     if name and (len(others) != len(channels) or min(others) < 1):
-        raise ParameterError(f"{trunk}: expected a number of 1 or more in {name} for each of the {len(channels)} blocks that channels "
-                             f"lists, found {name} = {list(others)}")
+        raise ParameterError(f"{trunk}: expected a number of 1 or more in {name} for each of the {len(channels)} blocks that "
+                             f"channels lists, found {name} = {list(others)}")
 
 
 def shorter(size, stride: int):
@@ -55,8 +55,8 @@ def keep(x: Tensor, length: Tensor | None) -> Tensor:
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """Where there is a single value per channel, as of one short row, it has no variance: the running statistics are used then, so that
-    such a batch can be trained on."""
+    """Where there is a single value per channel, as of one short row, it has no variance: the running statistics are used then,
+    so that such a batch can be trained on."""
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training and x.numel() == x.shape[1]:
@@ -70,24 +70,33 @@ def convolution(before: int, after: int, kernel: int, stride: tuple[int, int] = 
     return layers.append(BatchNorm(after)) if batch_norm else layers
 
 
-class Spectral(nn.Module):
-    """Blocks (x, length) -> (x, length), then `frames` (x, length) -> [batch, values, frames]. The vector is their mean and their
-    maximum over time."""
+class Overall(nn.Module):
+    """Frames [batch, values, frames] -> the representation: their mean and maximum over each row's own frames is the vector."""
 
-    def __init__(self, name: str, blocks: Sequence[nn.Module], frames: nn.Module, strides: Sequence[int], dropout: float):
+    def __init__(self, stride: int, dropout: float):
         super().__init__()
-        self.name, self.blocks, self.frames, self.dropout = name, nn.ModuleList(blocks), frames, nn.Dropout(dropout)
-        self.stride = math.prod(strides)
+        self.stride, self.dropout = stride, nn.Dropout(dropout)
 
-    def forward(self, inputs: Mapping[str, Tensor], lengths: Mapping[str, Tensor] | None = None) -> Representation:
-        x, length = inputs[self.name], None if lengths is None else lengths[self.name].clamp(min=1)
-        x = keep(x, length)
-        for block in self.blocks:
-            x, length = block(x, length)
-        frames = self.frames(x, length)
+    def forward(self, frames: Tensor, length: Tensor | None) -> Representation:
         if length is None:
             mean, most = frames.mean(-1), frames.amax(-1)
         else:
             frames, own = keep(frames, length), within(frames, length)
             mean, most = frames.sum(-1) / length.unsqueeze(1), frames.masked_fill(~own, -torch.inf).amax(-1)
         return Representation(self.dropout(torch.cat([mean, most], 1)), frames, self.stride)
+
+
+class Spectral(nn.Module):
+    """Blocks (x, length) -> (x, length), then `frames` (x, length) -> [batch, values, frames]."""
+
+    def __init__(self, name: str, blocks: Sequence[nn.Module], frames: nn.Module, strides: Sequence[int], dropout: float):
+        super().__init__()
+        self.name, self.blocks, self.frames = name, nn.ModuleList(blocks), frames
+        self.overall = Overall(math.prod(strides), dropout)
+
+    def forward(self, inputs: Mapping[str, Tensor], lengths: Mapping[str, Tensor] | None = None) -> Representation:
+        x, length = inputs[self.name], None if lengths is None else lengths[self.name].clamp(min=1)
+        x = keep(x, length)
+        for block in self.blocks:
+            x, length = block(x, length)
+        return self.overall(self.frames(x, length), length)

@@ -22,9 +22,9 @@ class Crnn(Trunk):
     """Convolutions that pool bins, then gated recurrent units over the frames.
 
     Cakir et al., "Convolutional recurrent neural networks for polyphonic sound event detection" (2017,
-    doi:10.1109/TASLP.2017.2690575): blocks of a convolution, batch normalisation, ReLU, a maximum over bins and dropout; all channels
-    at all bins that remain are what the units see. A frame of the representation is the last layer's state (of both directions), the
-    vector the frames' mean and maximum over time.
+    doi:10.1109/TASLP.2017.2690575): blocks of a convolution, batch normalisation, ReLU, a maximum over bins and dropout; all
+    channels at all bins that remain are what the units see. A frame of the representation is the last layer's state (of both
+    directions), the vector the frames' mean and maximum over time.
     """
 
     channels: list[int] = param([32, 32, 32], help="channels of the convolutions; the paper has up to [96, 96, 96]")
@@ -46,7 +46,8 @@ class Crnn(Trunk):
         blocks = []
         for after, pool in zip(self.channels, self.pool):
             pool = min(pool, bins)
-            blocks.append(Pooled(convolution(before, after, self.kernel, batch_norm=self.batch_norm), (pool, self.stride), self.dropout))
+            layers = convolution(before, after, self.kernel, batch_norm=self.batch_norm)
+            blocks.append(Pooled(layers, (pool, self.stride), self.dropout))
             before, bins = after, shorter(bins, pool)
         units = nn.GRU(before * bins, self.hidden, self.layers, batch_first=True, bidirectional=self.bidirectional,
                        dropout=self.dropout if self.layers > 1 else 0.0)
@@ -58,7 +59,8 @@ class Pooled(nn.Module):
 
     def __init__(self, layers: nn.Module, pool: tuple[int, int], dropout: float):
         super().__init__()
-        self.layers, self.pool, self.stride, self.dropout = layers, nn.MaxPool2d(pool, ceil_mode=True), pool[1], nn.Dropout(dropout)
+        self.layers, self.stride = layers, pool[1]
+        self.pool, self.dropout = nn.MaxPool2d(pool, ceil_mode=True), nn.Dropout(dropout)
 
     def forward(self, x: Tensor, length: Tensor | None) -> tuple[Tensor, Tensor | None]:
         x = self.pool(keep(F.relu(self.layers(x)), length))  # nothing is below zero, so zeros beyond the length do not show
@@ -89,9 +91,9 @@ class ConvTransformer(Trunk):
 
     The subsampling is that of Gulati et al., "Conformer: Convolution-augmented transformer for speech recognition" (2020,
     doi:10.21437/Interspeech.2020-3015): 3 x 3 filters by steps of two with ReLU, and a linear layer. The encoder is torch's, with
-    normalisation in front of each part, on frames with the sines of Vaswani et al., "Attention is all you need" (2017, section 3.5).
-    A frame of the representation is the encoder's output, the vector the frames' mean and maximum over time. Attention takes memory
-    that grows with the square of the frames.
+    normalisation in front of each part, on frames with the sines of Vaswani et al., "Attention is all you need" (2017, section
+    3.5). A frame of the representation is the encoder's output, the vector the frames' mean and maximum over time. Attention
+    takes memory that grows with the square of the frames.
     """
 
     channels: list[int] = param([32, 32], help="channels of the convolutions; each halves the bins, rounded up")
@@ -106,7 +108,8 @@ class ConvTransformer(Trunk):
         name, before, bins = spectra("conv_transformer", shapes)
         check_blocks("conv_transformer", self.channels)
         if self.width % self.heads:
-            raise ParameterError(f"conv_transformer: expected a width that is a multiple of {self.heads} heads, found {self.width}")
+            raise ParameterError(f"conv_transformer: expected a width that is a multiple of {self.heads} heads, "
+                                 f"found {self.width}")
         blocks = []
         for after in self.channels:
             blocks.append(Strided(convolution(before, after, 3, (2, self.stride), batch_norm=False), self.stride))
