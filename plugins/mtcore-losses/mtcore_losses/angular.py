@@ -46,9 +46,9 @@ class Cosine(Head):
 
 @dataclass(frozen=True, kw_only=True)
 class ArcFace(Loss):
-    """Cross-entropy of scaled cosines after the true label's angle has been widened by a margin, after Deng et al. (2019), ArcFace: additive
-    angular margin loss for deep face recognition, https://arxiv.org/abs/1801.07698. Output [n, labels] of the head `losses.cosine`, target
-    long [n], or shares [n, labels] of mixed rows, each label with its share of the margin."""
+    """Cross-entropy of scaled cosines after the true label's angle has been widened by a margin, after Deng et al. (2019),
+    ArcFace: additive angular margin loss for deep face recognition, https://arxiv.org/abs/1801.07698. Output [n, labels] of the
+    head `losses.cosine`, target long [n], or shares [n, labels] of mixed rows, each label with its share of the margin."""
 
     kinds = ("multiclass",)
     scale: float = param(30.0, minimum=1e-3, help="of cosines in front of the softmax")
@@ -56,8 +56,8 @@ class ArcFace(Loss):
 
     def build(self, task: Task, statistics: Statistics) -> Callable[[Tensor, Tensor, Batch], Tensor]:
         def rows(output: Tensor, target: Tensor, batch: Batch) -> Tensor:
-            if (output.detach().abs() > 1.001).any():
-                raise TrainingError(f"task {task.name}: expected cosines, found an output of {float(output.detach().abs().max()):.3g}; "
+            if (largest := float(output.detach().abs().max())) > 1.001:
+                raise TrainingError(f"task {task.name}: expected cosines, found an output of {largest:.3g}; "
                                     f"set tasks.{task.name}.head = \"losses.cosine\"")
             shares = F.one_hot(target, output.shape[1]).to(output) if target.dim() == 1 else target
             return F.cross_entropy(self.scale * widened(output, self.margin * shares), shares, reduction="none")
@@ -66,7 +66,8 @@ class ArcFace(Loss):
 
 
 def widened(cosine: Tensor, margin: Tensor) -> Tensor:
-    """cos(angle + margin); where that passes 180° and would rise again, cosine - margin * sin(margin), as in the authors' code."""
+    """cos(angle + margin); where that passes 180° and would rise again, cosine - margin * sin(margin), as in the authors'
+    code."""
     sine = (1 - cosine ** 2).clamp(min=torch.finfo(cosine.dtype).eps).sqrt()  # clamped: the root's gradient at 0 is infinite
     past = cosine < -torch.cos(margin)
     return torch.where(past, cosine - margin * torch.sin(margin), cosine * torch.cos(margin) - sine * torch.sin(margin))

@@ -1,8 +1,8 @@
 """Losses that are a function of the probability which the output gives to what is true.
 
-Multiclass takes a softmax, whose target is a label or, out of mixed rows, a share of each label; all other kinds take a sigmoid per
-label, whose target is 0, 1 or a share. A share weighs the cost of its label. Everything is computed from logarithms of probabilities,
-so that neither value nor gradient breaks where a probability rounds to 0 or 1.
+Multiclass takes a softmax, whose target is a label or, out of mixed rows, a share of each label; all other kinds take a sigmoid
+per label, whose target is 0, 1 or a share. A share weighs the cost of its label. Everything is computed from logarithms of
+probabilities, so that neither value nor gradient breaks where a probability rounds to 0 or 1.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ Rows = Callable[[Tensor, Tensor, Batch], Tensor]
 class OfProbability(Loss):
     """The mean over labels and frames of what is true and what is not; shapes are those of the core's cross-entropies.
 
-    multiclass: output [n, labels], target long [n] or shares [n, labels]; binary: both [n]; multilabel: both [n, labels]; events: output
-    [n, labels, frames], target [n, labels, input frames].
+    multiclass: output [n, labels], target long [n] or shares [n, labels]; binary: both [n]; multilabel: both [n, labels]; events:
+    output [n, labels, frames], target [n, labels, input frames].
     """
 
     kinds = ("binary", "multiclass", "multilabel", "events")
@@ -66,8 +66,8 @@ class OfProbability(Loss):
 
 
 def framed(output: Tensor, target: Tensor, batch: Batch, task: str) -> tuple[Tensor, Tensor]:
-    """Of an events task the target [n, labels, frames] at the output's frames, the maximum of the input frames that each stands for, and
-    which of them [n, frames] are no padding."""
+    """Of an events task the target [n, labels, frames] at the output's frames, the maximum of the input frames that each stands
+    for, and which of them [n, frames] are no padding."""
     before, frames = target.shape[-1], output.shape[-1]
     stride = -(-before // frames)
     whole = -(-before // stride) == frames
@@ -79,8 +79,8 @@ def framed(output: Tensor, target: Tensor, batch: Batch, task: str) -> tuple[Ten
 
 
 def balanced(counts: Tensor) -> Tensor:
-    """Rows / (labels * rows of the label) over the first dimension's labels that there are, 0 for others: the weights' mean over rows is
-    1."""
+    """Rows / (labels * rows of the label) over the first dimension's labels that there are, 0 for others: the weights' mean over
+    rows is 1."""
     return torch.where(counts > 0, counts.sum(0) / ((counts > 0).sum(0) * counts.clamp(min=1)), 0.0)
 
 
@@ -91,8 +91,8 @@ def power(base: Tensor, exponent: float) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Focal(OfProbability):
-    """-(1 - p)^gamma log p, after Lin et al. (2017), Focal loss for dense object detection, https://arxiv.org/abs/1708.02002: with gamma 0
-    the cross-entropy; the larger gamma, the less does a row count that is right already.
+    """-(1 - p)^gamma log p, after Lin et al. (2017), Focal loss for dense object detection, https://arxiv.org/abs/1708.02002:
+    with gamma 0 the cross-entropy; the larger gamma, the less does a row count that is right already.
 
     Balanced weights are those of the core's `cross_entropy`; binary and multilabel weigh the rows with and without each label.
     """
@@ -107,18 +107,18 @@ class Focal(OfProbability):
         if self.class_weights == "none":
             return None
         if statistics.counts is None or task.kind == "events":
-            raise ParameterError(f"task {task.name}: class_weights = 'balanced' needs the training part's rows per label, which "
-                                 f"a task of kind {task.kind} {'has not: its counts are of events' if task.kind == 'events' else 'lacks'}; "
-                                 "take class_weights = 'none'")
+            found = "counts of events" if task.kind == "events" else "none"
+            raise ParameterError(f"task {task.name}: class_weights = 'balanced' needs the training part's rows per label, found "
+                                 f"{found}; take class_weights = 'none'")
         counts = torch.as_tensor(statistics.counts, dtype=torch.float32)
         return balanced(torch.stack([statistics.rows - counts, counts]) if task.kind == "multilabel" else counts)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Asymmetric(OfProbability):
-    """Focal loss with a power of its own for absent labels, whose probability is shifted down first, so that easy negatives count nothing,
-    after Ridnik et al. (2021), Asymmetric loss for multi-label classification, https://arxiv.org/abs/2009.14119, equations 4 to 7 with its
-    defaults: -(1 - p)^positive log p, and -m^negative log(1 - m) with m = max(p - margin, 0)."""
+    """Focal loss with a power of its own for absent labels, whose probability is shifted down first, so that easy negatives count
+    nothing, after Ridnik et al. (2021), Asymmetric loss for multi-label classification, https://arxiv.org/abs/2009.14119,
+    with its defaults: -(1 - p)^positive log p, and -m^negative log(1 - m) with m = max(p - margin, 0)."""
 
     kinds = ("binary", "multilabel", "events")
     positive: float = param(0.0, minimum=0, help="power of present labels")
@@ -135,9 +135,9 @@ class Asymmetric(OfProbability):
 
 @dataclass(frozen=True, kw_only=True)
 class GeneralizedCrossEntropy(OfProbability):
-    """(1 - p^q) / q, after Zhang and Sabuncu (2018), Generalized cross entropy loss for training deep neural networks with noisy labels,
-    https://arxiv.org/abs/1805.07836: cross-entropy as q goes to 0, absolute error of the probability at 1, which bears most wrong labels
-    and learns slowest."""
+    """(1 - p^q) / q, after Zhang and Sabuncu (2018), Generalized cross entropy loss for training deep neural networks with noisy
+    labels, https://arxiv.org/abs/1805.07836: cross-entropy as q goes to 0, absolute error of the probability at 1, which bears
+    most wrong labels and learns slowest."""
 
     q: float = param(0.7, minimum=1e-3, maximum=1, help="power of p")
 

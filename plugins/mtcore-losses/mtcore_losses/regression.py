@@ -25,11 +25,11 @@ def check_shape(output: Tensor, target: Tensor, task: Task) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Huber(Loss):
-    """Half the squared difference up to delta, beyond it delta * (difference - delta / 2), after Huber (1964), Robust estimation of a
-    location parameter; of arrays the mean over all but the first dimension."""
+    """Half the squared difference up to delta, beyond it delta * (difference - delta / 2), after Huber (1964), Robust estimation
+    of a location parameter; of arrays the mean over all but the first dimension."""
 
     kinds = ("regression", "array")
-    delta: float = param(1.0, minimum=1e-6, help="difference from which it grows linearly; of regression in deviations of the training part")
+    delta: float = param(1.0, minimum=1e-6, help="where it turns linear; of regression in deviations of the training part")
 
     def build(self, task: Task, statistics: Statistics) -> Rows:
         def rows(output: Tensor, target: Tensor, batch: Batch) -> Tensor:
@@ -42,12 +42,13 @@ class Huber(Loss):
 
 @dataclass(frozen=True, kw_only=True)
 class Concordance(Loss):
-    """1 - concordance correlation coefficient over the batch's rows that have the task (Lin 1989, A concordance correlation coefficient to
-    evaluate reproducibility, Biometrics 45).
+    """1 - concordance correlation coefficient over the batch's rows that have the task (Lin 1989, A concordance correlation
+    coefficient to evaluate reproducibility, Biometrics 45).
 
-    The mean squared difference is var(x) + var(y) + (mean(x) - mean(y))² - 2 cov(x, y), so 1 - CCC is that mean over its first three
-    terms, and a row's value is its squared difference over them. The coefficient is that of a batch, or micro-batch, not of all rows: a
-    mean over batches is no coefficient of them together. Take large batches; the loss of a single row is always 1 and teaches nothing.
+    The mean squared difference is var(x) + var(y) + (mean(x) - mean(y))² - 2 cov(x, y), so 1 - CCC is that mean over its first
+    three terms, and a row's value is its squared difference over them. The coefficient is that of a batch, or micro-batch, not of
+    all rows: a mean over batches is no coefficient of them together. Take large batches; the loss of a single row is always 1 and
+    teaches nothing.
     """
 
     kinds = ("regression",)
@@ -56,6 +57,6 @@ class Concordance(Loss):
         def rows(output: Tensor, target: Tensor, batch: Batch) -> Tensor:
             check_shape(output, target, task)
             spread = output.var(correction=0) + target.var(correction=0) + (output.mean() - target.mean()) ** 2
-            return (output - target) ** 2 / spread.clamp(min=torch.finfo(output.dtype).tiny)  # equal constants: no difference, no loss
+            return (output - target) ** 2 / spread.clamp(min=torch.finfo(output.dtype).tiny)  # 0 of equal constants
 
         return rows

@@ -14,14 +14,14 @@ from mtcore_losses.regression import Concordance, Huber
 from torch.nn import functional as F
 
 import mtcore
-from mtcore.plugin import (Batch, Clip, Event, Lazy, ParameterError, Reader, Representation, RepresentationShape, Statistics, Task,
-                           TrainingError)
+from mtcore.plugin import (Batch, Clip, Event, Lazy, ParameterError, Reader, Representation, RepresentationShape, Statistics,
+                           Task, TrainingError)
 from mtcore.testing import parametrize_checks
 
 LABELS, TAGS, EVENTS = Task.multiclass("c", "abcd"), Task.multilabel("m", "abc"), Task.events("e", "ab")
 BINARY, VALUE, ARRAY = Task.binary("b"), Task.regression("r"), Task.array("a", (2, 3))
-OF_PROBABILITY = [Focal(), Focal(gamma=0.5), Asymmetric(), Asymmetric(positive=0.5, negative=0.5, margin=0.0), GeneralizedCrossEntropy(),
-                  GeneralizedCrossEntropy(q=1.0)]
+OF_PROBABILITY = [Focal(), Focal(gamma=0.5), Asymmetric(), Asymmetric(positive=0.5, negative=0.5, margin=0.0),
+                  GeneralizedCrossEntropy(), GeneralizedCrossEntropy(q=1.0)]
 few = settings(max_examples=30, deadline=None)
 seeds = st.integers(0, 999)
 
@@ -78,10 +78,11 @@ def test_focal_with_gamma_0_is_cross_entropy(hard, counts):
 def test_focal_is_the_papers_formula(seed, gamma):
     output, target = example(LABELS, seed=seed)
     p = output.softmax(1)[torch.arange(6), target]
-    torch.testing.assert_close(rows_of(Focal(gamma=gamma), LABELS, output, target), -(1 - p) ** gamma * p.log(), rtol=1e-4, atol=1e-5)
+    loss = Focal(gamma=gamma)
+    torch.testing.assert_close(rows_of(loss, LABELS, output, target), -(1 - p) ** gamma * p.log(), rtol=1e-4, atol=1e-5)
     output, target = example(TAGS, seed=seed)
     p = torch.where(target == 1, output.sigmoid(), 1 - output.sigmoid())
-    torch.testing.assert_close(rows_of(Focal(gamma=gamma), TAGS, output, target), (-(1 - p) ** gamma * p.log()).mean(1), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(rows_of(loss, TAGS, output, target), (-(1 - p) ** gamma * p.log()).mean(1), rtol=1e-4, atol=1e-5)
 
 
 @few
@@ -91,8 +92,8 @@ def test_asymmetric_is_the_papers_formula(seed, positive, negative, margin):
     p = output.sigmoid()
     shifted = (p - margin).clamp(min=0)
     expected = torch.where(target == 1, -(1 - p) ** positive * p.log(), -shifted ** negative * (1 - shifted).log()).mean(1)
-    torch.testing.assert_close(rows_of(Asymmetric(positive=positive, negative=negative, margin=margin), TAGS, output, target), expected,
-                               rtol=1e-4, atol=1e-5)
+    loss = Asymmetric(positive=positive, negative=negative, margin=margin)
+    torch.testing.assert_close(rows_of(loss, TAGS, output, target), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_asymmetric_drops_negatives_below_the_margin():
@@ -213,7 +214,8 @@ def test_arcface_widens_the_true_angle(seed, margin):
 
 def test_arcface_falls_with_the_angle_and_its_gradient_is_finite_at_the_ends():
     cosine = torch.linspace(-1, 1, 201).requires_grad_()
-    found = rows_of(ArcFace(scale=5.0), Task.multiclass("c", "ab"), torch.stack([cosine, torch.zeros(201)], 1), torch.zeros(201, dtype=torch.long))
+    output, target = torch.stack([cosine, torch.zeros(201)], 1), torch.zeros(201, dtype=torch.long)
+    found = rows_of(ArcFace(scale=5.0), Task.multiclass("c", "ab"), output, target)
     assert (found.diff() < 0).all() and torch.autograd.grad(found.sum(), cosine)[0].isfinite().all()
 
 
@@ -268,7 +270,8 @@ def test_shapes_must_agree(loss):
 def sound(number):
     """Half a second of a tone whose height says everything."""
     rng = np.random.default_rng(number)
-    return (np.sin(2 * np.pi * (150 + 200 * (number % 3)) * np.arange(1000) / 2000) + 0.1 * rng.standard_normal(1000)).astype(np.float32)[None], 2000
+    tone = np.sin(2 * np.pi * (150 + 200 * (number % 3)) * np.arange(1000) / 2000)
+    return (tone + 0.1 * rng.standard_normal(1000)).astype(np.float32)[None], 2000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -287,9 +290,12 @@ class Sounds(Reader):
             yield Clip(f"s{i}", Lazy(sound, (i,), key=f"losses-plugin-{i}"), targets)
 
 
+BALANCED = {"use": "losses.focal", "class_weights": "balanced"}
+
+
 @pytest.mark.parametrize("task, loss, head", [
-    ("c", {"use": "losses.focal", "class_weights": "balanced"}, None), ("b", {"use": "losses.focal", "class_weights": "balanced"}, None),
-    ("m", {"use": "losses.focal", "class_weights": "balanced"}, None), ("e", "losses.focal", None), ("b", "losses.asymmetric", None),
+    ("c", BALANCED, None), ("b", BALANCED, None), ("m", BALANCED, None), ("e", "losses.focal", None),
+    ("b", "losses.asymmetric", None),
     ("m", "losses.asymmetric", None), ("e", "losses.asymmetric", None), ("c", "losses.generalized_cross_entropy", None),
     ("m", "losses.generalized_cross_entropy", None), ("c", "losses.arcface", "losses.cosine"), ("r", "losses.huber", None),
     ("r", "losses.ccc", None)])
@@ -298,7 +304,8 @@ def test_a_run_learns(tmp_path, task, loss, head):
     size = {"channels": [8]} if task == "e" else {"hidden": [16]}
     experiment = mtcore.Experiment({
         "name": "l", "datasets": {"s": {"reader": Sounds(), "tasks": [task]}},
-        "inputs": {"main": {"extractor": "core.spectrogram", "steps": ["core.standardize"]}}, "split": {"folds": 1, "validation": 0.2},
+        "inputs": {"main": {"extractor": "core.spectrogram", "steps": ["core.standardize"]}},
+        "split": {"folds": 1, "validation": 0.2},
         "model": {"trunk": {"use": trunk, **size}}, "tasks": {task: {"loss": loss, **({"head": head} if head else {})}},
         "train": {"epochs": 8, "batch_size": 8, "optimizer": {"use": "adam", "lr": 2e-3}}, "report": {"reporters": []}},
         tmp_path, tmp_path / "runs", tmp_path / "cache")

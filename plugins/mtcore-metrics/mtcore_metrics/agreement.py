@@ -1,5 +1,5 @@
-"""How far decisions agree with what is true, beyond what chance gives. Decisions are taken as they are, those for labels that training
-lacked included."""
+"""How far decisions agree with what is true, beyond what chance gives. Decisions are taken as they are, those for labels that
+training lacked included."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ def confusion(targets: np.ndarray, decided: np.ndarray, labels: int) -> np.ndarr
 
 @dataclass(frozen=True, kw_only=True)
 class CohenKappa(Gathering):
-    """1 - disagreement / disagreement by chance, after Cohen (1960), A coefficient of agreement for nominal scales; with weights, for
-    ordered labels, a disagreement counts by the labels' distance in the task's order or its square. The figure is `cohen_kappa`, with
-    weights `cohen_kappa_linear` or `cohen_kappa_quadratic`; undefined where one label is all that is true and decided."""
+    """1 - disagreement / disagreement by chance, after Cohen (1960), A coefficient of agreement for nominal scales; with weights,
+    for ordered labels, a disagreement counts by the labels' distance in the task's order or its square. The figure is
+    `cohen_kappa`, with weights `cohen_kappa_linear` or `cohen_kappa_quadratic`; undefined where one label is all that is true and
+    decided."""
 
     kinds = ("binary", "multiclass")
     weights: str = param("none", choices=("none", "linear", "quadratic"), help="how the labels' distance counts")
@@ -45,8 +46,8 @@ class CohenKappa(Gathering):
 @dataclass(frozen=True, kw_only=True)
 class Mcc(Gathering):
     """Matthews correlation coefficient; of several labels Gorodkin's (2004), Comparing two K-category assignments by a K-category
-    correlation coefficient. 0 where all decisions are the same, undefined where all that is true is. Of a multilabel task `mcc/label` and
-    their mean."""
+    correlation coefficient. 0 where all decisions are the same, undefined where all that is true is. Of a multilabel task
+    `mcc/label` and their mean."""
 
     kinds = ("binary", "multiclass", "multilabel")
     primary = "mcc"

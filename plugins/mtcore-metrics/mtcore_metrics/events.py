@@ -14,17 +14,17 @@ __all__ = ["Psds"]
 
 SCENARIOS = {1: {"dtc_threshold": 0.7, "gtc_threshold": 0.7, "cttc_threshold": None, "alpha_ct": 0.0, "alpha_st": 1.0},
              2: {"dtc_threshold": 0.1, "gtc_threshold": 0.1, "cttc_threshold": 0.3, "alpha_ct": 0.5, "alpha_st": 1.0}}
-"""Of DCASE challenges 2021 to 2024, task 4: 1 asks for exact times, 2 for the right labels."""
+"""Of DCASE challenges 2021 to 2023, task 4: 1 asks for exact times, 2 for the right labels."""
 ALONE = {"cttc_threshold": None, "alpha_ct": 0.0}
 """One label is mistaken for no other, and the library fails where it is asked to look for that."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Psds(Metric):
-    """Polyphonic sound detection score, up to 100 false alarms an hour, of all labels that the tested clips have and per label: Bilen et al.
-    (2020), A framework for the robust evaluation of sound event detection, https://arxiv.org/abs/1910.08440, computed exactly over all
-    thresholds after Ebbers et al. (2022), https://arxiv.org/abs/2201.13148. It rests on scores, so the head's threshold and median filter do
-    not count. A clip is as long as its frames."""
+    """Polyphonic sound detection score, up to 100 false alarms an hour, of all labels that the tested clips have and per label:
+    Bilen et al. (2020), A framework for the robust evaluation of sound event detection, https://arxiv.org/abs/1910.08440,
+    computed exactly over all thresholds after Ebbers et al. (2022), https://arxiv.org/abs/2201.13148. It rests on scores, so the
+    head's threshold and median filter do not count. A clip is as long as its frames."""
 
     kinds = ("events",)
     scenario: int = param(1, choices=(1, 2), help="of the DCASE challenges: 1 for exact times, 2 for right labels")

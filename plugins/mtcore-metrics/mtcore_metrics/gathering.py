@@ -13,7 +13,8 @@ __all__ = ["Gathered", "Gathering"]
 
 
 class Gathered(NamedTuple):
-    """Targets, scores and decisions of all clips, as in `Predictions`; `known` [labels]: whether the training part holds the label."""
+    """Targets, scores and decisions of all clips, as in `Predictions`; `known` [labels]: whether the training part holds the
+    label."""
 
     targets: np.ndarray
     scores: np.ndarray

@@ -5,9 +5,9 @@ from mtcore.plugin import MetricSpec, hookimpl
 
 @hookimpl
 def mtcore_register_metrics():
-    yield MetricSpec("average_precision", "mtcore_metrics.ranking:AveragePrecision", "Precision over all thresholds, a label against the rest")
+    yield MetricSpec("average_precision", "mtcore_metrics.ranking:AveragePrecision", "Average precision, a label against the rest")
     yield MetricSpec("roc_auc", "mtcore_metrics.ranking:RocAuc", "Area under the ROC curve, a label against the rest")
-    yield MetricSpec("eer", "mtcore_metrics.ranking:EqualErrorRate", "Where misses are as frequent as false alarms, a label against the rest")
+    yield MetricSpec("eer", "mtcore_metrics.ranking:EqualErrorRate", "Equal error rate, a label against the rest")
     yield MetricSpec("top_k", "mtcore_metrics.ranking:TopK", "Share of clips whose label is among the k highest scores")
     yield MetricSpec("map_at_k", "mtcore_metrics.ranking:MapAtK", "Mean average precision of the k highest scores of each clip")
     yield MetricSpec("cohen_kappa", "mtcore_metrics.agreement:CohenKappa", "Agreement beyond chance, also weighted by distance")

@@ -15,8 +15,9 @@ __all__ = ["CalibrationError", "LogLoss"]
 
 @dataclass(frozen=True, kw_only=True)
 class LogLoss(Gathering):
-    """Mean of -log of the probability that what is true was given, in nats; of a multilabel task over labels too. Without the weights,
-    powers and mixed rows of a training loss, so that runs with different losses compare. Probabilities are clipped to [eps, 1 - eps]."""
+    """Mean of -log of the probability that what is true was given, in nats; of a multilabel task over labels too. Without the
+    weights, powers and mixed rows of a training loss, so that runs with different losses compare. Probabilities are clipped to
+    [eps, 1 - eps]."""
 
     kinds = ("binary", "multiclass", "multilabel")
     primary = "log_loss"
@@ -33,12 +34,13 @@ class LogLoss(Gathering):
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationError(Gathering):
-    """Expected calibration error: the mean over clips of how far, in their bin, mean probability and share of true ones lie apart; bins of
-    equal width over [0, 1], each with its upper edge.
+    """Expected calibration error: the mean over clips of how far, in their bin, mean probability and share of true ones lie
+    apart; bins of equal width over [0, 1], each with its upper edge.
 
     multiclass: the highest score against whether its label is right (Guo et al. 2017, On calibration of modern neural networks,
-    https://arxiv.org/abs/1706.04599); binary: the positive label's score against whether it is true (Naeini et al. 2015, Obtaining well
-    calibrated probabilities using Bayesian binning); multilabel: that per label, `ece/label`, and their mean `ece`.
+    https://arxiv.org/abs/1706.04599); binary: the positive label's score against whether it is true (Naeini et al. 2015,
+    Obtaining well calibrated probabilities using Bayesian binning); multilabel: that per label, `ece/label`, and their mean
+    `ece`.
     """
 
     kinds = ("binary", "multiclass", "multilabel")
@@ -48,7 +50,8 @@ class CalibrationError(Gathering):
 
     def figures(self, task: Task, of: Gathered) -> dict[str, float]:
         if task.kind == "multilabel":
-            return with_mean("ece", "ece", {label: self._of(of.scores[:, i], of.targets[:, i]) for i, label in enumerate(task.labels)})
+            pairs = zip(task.labels, of.scores.T, of.targets.T)
+            return with_mean("ece", "ece", {label: self._of(scores, true) for label, scores, true in pairs})
         if task.kind == "multiclass":
             return {"ece": self._of(of.scores.max(axis=1), of.scores.argmax(axis=1) == of.targets)}
         return {"ece": self._of(of.scores, of.targets)}

@@ -25,8 +25,8 @@ def columns(task: Task, of: Gathered) -> dict[str, tuple[np.ndarray, np.ndarray]
 
 
 class AgainstRest(Gathering):
-    """`NAME/label` for each label that some but not all clips have, their mean `NAME_macro`, and `NAME_micro` of all pairs of clip and
-    label together."""
+    """`NAME/label` for each label that some but not all clips have, their mean `NAME_macro`, and `NAME_micro` of all pairs of
+    clip and label together."""
 
     kinds = ("binary", "multiclass", "multilabel")
     name: ClassVar[str]
@@ -68,8 +68,8 @@ class RocAuc(AgainstRest):
 
 @dataclass(frozen=True, kw_only=True)
 class EqualErrorRate(AgainstRest):
-    """Share of misses where it equals the share of false alarms, on straight lines between neighbouring thresholds; the threshold is that of
-    the tested clips themselves."""
+    """Share of misses where it equals the share of false alarms, on straight lines between neighbouring thresholds; the threshold
+    is that of the tested clips themselves."""
 
     name = "eer"
     primary = "eer_macro"
@@ -102,8 +102,8 @@ class TopK(Gathering):
 
     def build(self, task: Task) -> Measure:
         if self.k >= len(task.labels):
-            raise ParameterError(f"task {task.name}: among the {self.k} highest of {len(task.labels)} scores is every label; take "
-                                 f"k below {len(task.labels)}")
+            raise ParameterError(f"task {task.name}: the {self.k} highest of {len(task.labels)} scores are all; take k below "
+                                 f"{len(task.labels)}")
         return super().build(task)
 
     def figures(self, task: Task, of: Gathered) -> dict[str, float]:
@@ -114,8 +114,9 @@ class TopK(Gathering):
 
 @dataclass(frozen=True, kw_only=True)
 class MapAtK(Gathering):
-    """Mean average precision at k over the clips that have a label: of a clip with m labels, the sum of the precisions at those of its k best
-    ranks that hold one, over the smaller of m and k; of one label this is 1/rank. A label that training lacked is never found."""
+    """Mean average precision at k over the clips that have a label: of a clip with m labels, the sum of the precisions at those
+    of its k best ranks that hold one, over the smaller of m and k; of one label this is 1/rank. A label that training lacked is
+    never found."""
 
     kinds = ("multiclass", "multilabel")
     k: int = param(3, minimum=1, help="ranks that count")

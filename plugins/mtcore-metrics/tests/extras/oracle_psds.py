@@ -50,7 +50,8 @@ def test_what_is_known(scenario):
         for onset, offset, label in some:
             score[label, int(onset / HOP):int(offset / HOP)] = 1
     name = f"psds_{scenario}"
-    assert figures(predictions(perfect, events), scenario=scenario) == pytest.approx({name: 1, f"{name}/hum": 1, f"{name}/beep": 1})
+    found = figures(predictions(perfect, events), scenario=scenario)
+    assert found == pytest.approx({name: 1, f"{name}/hum": 1, f"{name}/beep": 1})
     assert figures(predictions([1 - score for score in perfect], events), scenario=scenario)[name] == pytest.approx(0)
 
 
@@ -73,7 +74,8 @@ def test_a_single_tested_label():
 def test_the_library_by_hand_in_any_partition(scenario, first):
     scores, events = world(1, gain=0.1 if scenario == 2 else 0.5)
     edges = np.maximum(first + HOP * (np.arange(201) - 0.5), 0)
-    frames = {f"s/{i}": pd.DataFrame({"onset": edges[:-1], "offset": edges[1:], "beep": one[1], "hum": one[0]}) for i, one in enumerate(scores)}
+    frames = {f"s/{i}": pd.DataFrame({"onset": edges[:-1], "offset": edges[1:], "beep": one[1], "hum": one[0]})
+              for i, one in enumerate(scores)}
     truth = {f"s/{i}": [(on, off, ("hum", "beep")[label]) for on, off, label in some] for i, some in enumerate(events)}
     lengths = {clip: max(edges[-1], *(off for _, off, _ in some)) for clip, some in truth.items()}
     expected, each, *_ = psds(frames, truth, lengths, max_efpr=100.0, **SCENARIOS[scenario])
@@ -84,8 +86,8 @@ def test_the_library_by_hand_in_any_partition(scenario, first):
     here, there = (Psds(scenario=scenario).build(TASK) for _ in range(2))
     whole = predictions(scores, events, first)
     for measure, rows in ((here, [4, 1]), (there, [0, 5, 2, 3])):
-        measure.update(Predictions(TASK, [whole.clips[i] for i in rows], [scores[i] for i in rows], None, [events[i] for i in rows],
-                                   hop=HOP, first=first))
+        clips, some, true = ([column[i] for i in rows] for column in (whole.clips, scores, events))
+        measure.update(Predictions(TASK, clips, some, None, true, hop=HOP, first=first))
     here.merge(pickle.loads(pickle.dumps(there)))
     assert here.compute() == pytest.approx(found)
 
