@@ -29,8 +29,8 @@ class Pretrained(Trunk):
     It takes waveforms [1, samples] at the rate that the model was trained with (`sampling_rate` in preprocessor_config.json),
     which a trunk cannot see. A frame of the representation is the last hidden state, the vector the frames' mean and maximum over
     time. Zeros in front and behind make a frame for every `stride` samples, rounded up, with its middle in theirs. Rows of one
-    length go through the model together, other lengths after each other: its normalisations would see padding. Masking of the input and
-    dropping of layers, which such models do in training, are off: numpy's global generator would draw the masks.
+    length go through the model together, other lengths after each other: its normalisations would see padding. Masking of the
+    input and dropping of layers, which such models do in training, are off: numpy's global generator would draw the masks.
     """
 
     path: str = param(help="folder with config.json, preprocessor_config.json and weights as safetensors; ~ and $VARIABLES work, "
