@@ -371,3 +371,22 @@ def test_workers_change_nothing_but_time(make):
         run = make(runs=f"runs{workers}", split={"folds": 1}, train={"epochs": 2, "batch_size": 8, "workers": workers}).run()[0]
         figures.append((run.name, (run.folder.path / "metrics.jsonl").read_bytes()))
     assert figures[0] == figures[1]
+
+
+def test_an_epoch_without_the_watched_figure_is_no_better_than_any_other(make, monkeypatch):
+    """A figure may be undefined in one epoch; the losses, on another scale, must not stand in for it."""
+    from mtcore.training.gradient import GradientRun
+
+    seen = []
+    whole = GradientRun._evaluate
+
+    def evaluate(self, part):
+        predictions, found = whole(self, part)
+        if part == "validation" and len(seen) < 3:
+            seen.append(self.epoch)
+            found["label"].pop("recall_macro") if self.epoch == 2 else found["label"].update(recall_macro=-5.0 - self.epoch)
+        return predictions, found
+
+    monkeypatch.setattr(GradientRun, "_evaluate", evaluate)
+    run, = make(split={"folds": 1, "validation": 0.3}, train={"epochs": 3, "stop": {"on": "label.recall_macro"}}).run()
+    assert run.folder.info["best_epoch"] == 1

@@ -353,6 +353,11 @@ def test_a_misspelt_stop_figure_is_found_by_check(make):
         make(train={"epochs": 1, "stop": {"on": "label.recal_macro"}}).check()
 
 
+def test_a_stop_figure_that_few_clips_do_not_have_is_a_warning(make):
+    lines = make(train={"epochs": 1, "stop": {"on": "label.auc"}}).check()
+    assert any(line.startswith("warning") and "has the figures" in line and "'auc'" in line for line in lines)
+
+
 def test_check_warns_of_recordings_of_several_rates(make, tmp_path):
     for rate in (8000, 11025):
         for number in range(6):

@@ -20,6 +20,7 @@ import torch
 
 from ..errors import DataError, ExperimentError, TrainingError
 from ..plugin import Batch, Named, Prepared, Step, Trainer
+from ..plugin.loader import near
 from ..preparing.data import RunData
 from ..progress import Progress
 from ..runfolder import RunFolder, atomic
@@ -67,12 +68,17 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise DataError(f"{path}: expected a checkpoint, found {type(error).__name__}: {error}; remove the run's folder and run again") from error
 
 
-def check_watched(watched: str, figures_: Mapping[str, Mapping[str, float]]) -> None:
-    """`ExperimentError` where the task in "TASK.FIGURE" has figures, but none of this name."""
+def check_watched(watched: str, figures_: Mapping[str, Mapping[str, float]]) -> str:
+    """What is to be said where the task in "TASK.FIGURE" has figures, but not this one: it may be undefined here, or be written otherwise.
+    `ExperimentError` where one is written almost like it."""
     task, _, name = watched.partition(".")
     known = {key.partition("/")[0] for key in figures_.get(task, ())}
-    if known and name.partition("/")[0] not in known:
-        raise ExperimentError(f"train.stop.on: task {task} has the figures {', '.join(sorted(known))}; found {name!r}")
+    if not known or name.partition("/")[0] in known:
+        return ""
+    text = f"train.stop.on: task {task} has the figures {', '.join(sorted(known))}; found {name!r}"
+    if close := near(name.partition("/")[0], known):
+        raise ExperimentError(text + close)
+    return text
 
 
 class Gradient(Trainer):
@@ -228,11 +234,14 @@ class GradientRun:
         figures_ = found.get("validation")
         if not figures_:
             return None
-        check_watched(self.setup.watched, figures_)
+        if self.epoch == 1 and (text := check_watched(self.setup.watched, figures_)):
+            self.folder.log(f"warning: {text}, which counts as worse than any other value where it is undefined")
         task, _, name = self.setup.watched.partition(".")
         if task in figures_ and name in figures_[task]:
             lower = {"loss"}.union(*(metric.component.lower for metric in self.setup.metrics[task]))
             return -figures_[task][name] if name.split("/")[0] in lower else figures_[task][name]
+        if task:  # undefined in this epoch: no better than any other
+            return -math.inf
         values = [v["loss"] for v in figures_.values() if "loss" in v]
         return -sum(values) / len(values) if values else None
 
