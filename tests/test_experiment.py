@@ -227,7 +227,15 @@ def test_seeds_vary_and_the_parts_stay(make):
     assert one.builder.described(("a",), one.tasks)["split"] == other.builder.described(("a",), other.tasks)["split"]
 
 
-@pytest.mark.parametrize("key", ["split.folds", "datasets.a.group", "datasets.a.root", "datasets.a.reader", "datasets.a.tasks", "tasks.label.labels"])
+def test_a_default_that_is_written_out_is_the_same_run(make):
+    short = make(split={"folds": 1}, train={"epochs": 1, "stop": {"patience": 2}})
+    long = make(split={"folds": 1, "repeats": 1, "test": 0.2}, train={"epochs": 1, "stop": {"patience": 2, "on": "loss"}},
+                evaluation={"windows": "clip"})
+    assert [run.name for run in short.runs()] == [run.name for run in long.runs()]
+
+
+@pytest.mark.parametrize("key", ["split.folds", "datasets.a.group", "datasets.a.root", "datasets.a.reader", "datasets.a.reader.chosen",
+                                 "datasets.a.tasks", "tasks.label.labels"])
 def test_what_bears_on_the_parts_does_not_vary(make, key):
     with pytest.raises(ExperimentError, match=key):
         make(vary={key: [1, 2]})
