@@ -6,6 +6,8 @@ import itertools
 
 import numpy as np
 import pytest
+
+from mtcore.errors import ExperimentError
 import soundfile
 
 import mtcore
@@ -204,3 +206,26 @@ def test_a_new_recording_is_the_only_one_that_is_extracted(place, runs):
     [want] = experiment.wanted(experiment.runs())
     missing = sorted(want.clips[key][0].split("/")[0] for key in want.missing())
     assert missing == ["emotion"] * 2 + ["stress"] * 2
+
+
+def test_yes_and_no_mean_the_dataset_s_labels_whatever_their_order_in_the_experiment(make):
+    from dataclasses import dataclass
+
+    from mtcore.plugin import Clip, Lazy, Reader, Task
+
+    @dataclass(frozen=True, kw_only=True)
+    class Speech(Reader):
+        generated = True
+
+        def tasks(self, root):
+            return [Task.binary("speech", ("silence", "voice")), Task.binary("loud")]
+
+        def clips(self, root):
+            for number in range(12):
+                yield Clip(f"c{number}", Lazy(len, ()), {"speech": number % 2 == 1, "loud": False})
+
+    experiment = make(datasets={"a": {"reader": Speech()}}, tasks={"speech": {"labels": ["voice", "silence"]}})
+    clips = experiment.corpus.datasets[0].clips
+    assert [clip.targets["speech"] for clip in clips[:2]] == ["silence", "voice"]
+    with pytest.raises(ExperimentError, match="datasets.a.tasks: two tasks are called 'loud'"):
+        make(datasets={"a": {"reader": Speech(), "tasks": {"speech": {"as": "loud"}, "loud": {}}}}).tasks

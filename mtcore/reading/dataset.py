@@ -68,6 +68,9 @@ def read(name: str, reader: Named, root: Path, tasks: Iterable[str] | Mapping[st
             raise ExperimentError(f"datasets.{name}.tasks: {reader.name} declares {', '.join(declared) or 'no task'}; "
                                   f"found {source!r}")
     used = {source: _mapped(name, declared[source], use) for source, use in uses.items()}
+    twice = [task.name for task in used.values() if [one.name for one in used.values()].count(task.name) > 1]
+    if twice:
+        raise ExperimentError(f"datasets.{name}.tasks: two tasks are called {twice[0]!r}; give one another name with `as`")
     clips, seen, removed = [], set(), Counter()
     for clip in _told(reader, "clips", name, root):
         if clip.id in seen:
@@ -130,7 +133,7 @@ def _mapped(dataset: str, task: Task, use: TaskUse) -> Task:
 def _map_target(task: Task, target: Any, labels: Mapping[str, str]) -> Any:
     """The target in the new labels; None where nothing is left of it."""
     if not labels:
-        return target
+        return task.labels_of(target)[0] if isinstance(target, bool) else target
     if task.kind in ("binary", "multiclass"):
         label = task.labels_of(target)[0]
         return labels.get(label, label) or None
