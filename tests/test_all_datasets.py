@@ -6,11 +6,10 @@ import itertools
 
 import numpy as np
 import pytest
-
-from mtcore.errors import ExperimentError
 import soundfile
 
 import mtcore
+from mtcore.errors import ExperimentError
 from mtcore.experiment.run import Experiment
 from mtcore.plugin.registry import resolve_target
 
