@@ -17,7 +17,7 @@ from click.testing import CliRunner
 import mtcore.cli
 from mtcore.cli import COMMANDS, main, settings
 from mtcore.cli.progress import TerminalProgress
-from mtcore.cli.table import format_table
+from mtcore.reporting.table import format_table
 from mtcore.errors import DataError, ExperimentError, LeakError, PluginError, TrainingError
 from mtcore.plugin.registry import get_registry
 

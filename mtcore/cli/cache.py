@@ -47,7 +47,7 @@ def described(one) -> dict:
 
 
 def show(found: list) -> None:
-    from .table import format_table
+    from ..reporting.table import format_table
 
     rows = [described(one) for one in found]
     click.echo(format_table([[row["key"], row["rows"], round(row["bytes"] / 1e6, 1), " ".join(row["dtypes"]),
