@@ -228,3 +228,18 @@ def test_yes_and_no_mean_the_dataset_s_labels_whatever_their_order_in_the_experi
     assert [clip.targets["speech"] for clip in clips[:2]] == ["silence", "voice"]
     with pytest.raises(ExperimentError, match="datasets.a.tasks: two tasks are called 'loud'"):
         make(datasets={"a": {"reader": Speech(), "tasks": {"speech": {"as": "loud"}, "loud": {}}}}).tasks
+
+
+def test_the_same_samples_in_another_format_are_split_as_one(make, tmp_path):
+    """A copy as FLAC beside the WAV: other bytes, one recording."""
+    for number in range(12):
+        samples = np.random.default_rng(number).integers(-3000, 3000, 2000).astype(np.int16)
+        for folder, ending in (("a", "wav"), ("b", "flac")):
+            path = tmp_path / folder / "xy"[number % 2] / f"{number}.{ending}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(path, samples, 8000, subtype="PCM_16")
+    datasets = {name: {"reader": "core.folders", "root": str(tmp_path / name)} for name in "ab"}
+    parts = {identical: make(datasets=datasets, split={"folds": 3, "validation": 0.2, "identical": identical}).corpus.parts.folds
+             for identical in ("bytes", "samples")}
+    assert all((fold["a"] == fold["b"]).all() for fold in parts["samples"])
+    assert any((fold["a"] != fold["b"]).any() for fold in parts["bytes"])

@@ -67,7 +67,10 @@ def read_corpus(config: Config, registry, folder: Path, cache: Path, jobs: int =
     for dataset in datasets + materials:
         digests[dataset.name], errors = keeper.of([clip.audio for clip in dataset.clips], jobs=jobs, progress=progress)
         bad |= {dataset.key(index): str(error) for index, error in errors.items()}
-        split.append(_split_dataset(dataset, config, digests[dataset.name]))
+        same = digests[dataset.name]
+        if config.split.identical == "samples":
+            same, _ = Digests(cache, samples=True).of([clip.audio for clip in dataset.clips], jobs=jobs, progress=progress)
+        split.append(_split_dataset(dataset, config, same))
     joined = joined_groups(split)
     how = config.split
     drawn = [draw_parts(split, folds=how.folds, test=how.test, validation=how.validation,

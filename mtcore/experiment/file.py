@@ -80,6 +80,7 @@ class SplitConfig:
     validation: float = 0.1
     seed: int | None = None
     stratify: str | None = None
+    identical: Literal["bytes", "samples"] = "bytes"
 
 
 @dataclass(kw_only=True)

@@ -28,10 +28,11 @@ Key = tuple[bytes, int, int]
 
 
 class Digests:
-    """Digests (BLAKE2b, 128 bits, in hex), remembered in `cache`/digests.sqlite by path, size and modification time."""
+    """Digests (BLAKE2b, 128 bits, in hex), remembered by path, size and modification time: of a file's bytes in `cache`/digests.sqlite or,
+    with `samples`, of what it decodes to, whatever the format, in `cache`/samples.sqlite."""
 
-    def __init__(self, cache: Path):
-        self.cache = Path(cache)
+    def __init__(self, cache: Path, samples: bool = False):
+        self.cache, self.samples = Path(cache), samples
 
     def of(self, audios: Sequence[File | Lazy], jobs: int = 1,
            progress: Progress = Progress()) -> tuple[list[str | None], dict[int, ClipError]]:
@@ -40,7 +41,7 @@ class Digests:
         Of a file: of all its bytes, whatever the stretch, read once however many stretches it has. Of a `Lazy`: of its function
         and key or, without a key, of its samples, shape and rate. `jobs` is joblib's `n_jobs`.
         """
-        memory = _Memory(self.cache / "digests.sqlite", progress)
+        memory = _Memory(self.cache / ("samples.sqlite" if self.samples else "digests.sqlite"), progress)
         names = [str(audio.path) if isinstance(audio, File) else position for position, audio in enumerate(audios)]
         answers: dict[str | int, str | ClipError] = {}
         keys = {}
@@ -53,7 +54,7 @@ class Digests:
         work = {name: name if isinstance(name, str) else audio for name, audio in zip(names, audios) if name not in answers}
         fresh, saved = {}, monotonic()
         try:
-            for name, answer in progress.track(_digests(work, jobs), len(work), "digests"):
+            for name, answer in progress.track(_digests(work, jobs, self.samples), len(work), "digests"):
                 answers[name] = answer
                 if name in keys and isinstance(answer, str):
                     fresh[keys[name]] = answer
@@ -67,17 +68,19 @@ class Digests:
         return [answer if isinstance(answer, str) else None for answer in digests], errors
 
 
-def _digests(work: dict[Any, str | Lazy], jobs: int) -> Iterator[tuple[Any, str | ClipError]]:
+def _digests(work: dict[Any, str | Lazy], jobs: int, samples: bool) -> Iterator[tuple[Any, str | ClipError]]:
     if not work:
         return
     from joblib import Parallel, delayed  # late: not needed where everything is remembered
 
     workers = Parallel(n_jobs=jobs, prefer="threads", return_as="generator", batch_size=_CHUNK)
-    yield from zip(work, workers(delayed(_digest)(audio) for audio in work.values()))
+    yield from zip(work, workers(delayed(_digest)(audio, samples) for audio in work.values()))
 
 
-def _digest(audio: str | Lazy) -> str | ClipError:
+def _digest(audio: str | Lazy, samples: bool) -> str | ClipError:
     try:
+        if samples:
+            return _digest_samples(File(Path(audio)) if isinstance(audio, str) else audio)
         return _digest_lazy(audio) if isinstance(audio, Lazy) else _digest_file(audio)
     except ClipError as error:
         return error
@@ -102,6 +105,10 @@ def _digest_lazy(audio: Lazy) -> str:
     if audio.key is not None:
         # ascii() of a tuple of strings is unambiguous and the same in every Python.
         return _blake2b(ascii(("lazy", f"{audio.load.__module__}:{audio.load.__qualname__}", audio.key)).encode()).hexdigest()
+    return _digest_samples(audio)
+
+
+def _digest_samples(audio: File | Lazy) -> str:
     samples, rate = decode(audio)
     return _blake2b(ascii((samples.shape, rate)).encode(), samples).hexdigest()
 
