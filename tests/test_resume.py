@@ -69,6 +69,19 @@ def test_cut_at_any_update(make, generated, cut, options):
     assert "updates" in (continued.folder.path / "run.log").read_text()
 
 
+def test_cut_within_an_epoch_that_is_no_longer_wanted(make, cut):
+    """The checkpoint is ahead of the new length: trained anew, to what that length gives from the start."""
+    train = {"epochs": 3, "batch_size": 8, "save": {"updates": 1}}
+    whole, = make(runs="whole", split={"folds": 1}, train={**train, "epochs": 1}).run()
+    updates = max(line["update"] for line in whole.folder.metrics())
+    cut(updates + 1)
+    with pytest.raises(Cut):
+        make(runs="cut", split={"folds": 1}, train=train).run()
+    cut(None)
+    fewer, = make(runs="cut", split={"folds": 1}, train={**train, "epochs": 1}).run()
+    assert same(told(fewer), told(whole))
+
+
 FILE = """
 name = "killed"
 [datasets.tones]

@@ -152,11 +152,11 @@ class Run:
 
     def _continued(self) -> dict[str, Any]:
         """What the folder says of a run that may be continued; {} (and no checkpoint) where other rules for its length held: only more
-        epochs under the same stop rule give what an uninterrupted run gives."""
+        epochs than have ended, under the same stop rule, give what an uninterrupted run gives (the checkpoint may lie within the next)."""
         info = self.folder.info
         length, before = self.length, info.get("length") or {}
         same = info.get("stop") == self._stop() and (before == length or (
-            length["epochs"] is not None and before.get("updates") is None and length["epochs"] >= info.get("epoch", 0)))
+            length["epochs"] is not None and before.get("updates") is None and length["epochs"] > info.get("epoch", 0)))
         if info and not same:
             self.folder.log("the rules for the run's length have changed: trained anew")
             for checkpoint in self.folder.path.glob("checkpoints/*.pt"):
