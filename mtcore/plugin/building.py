@@ -32,6 +32,7 @@ class Parameter:
     choices: tuple | None = None
     minimum: float | None = None
     maximum: float | None = None
+    component: str | None = None
 
 
 @lru_cache(maxsize=None)
@@ -54,7 +55,7 @@ def parameters_of(cls: type[Component]) -> tuple[Parameter, ...]:
         if field.name in STEP_KEYS or keyword.iskeyword(field.name):
             raise PluginError(f"{where}: no parameter may be called {field.name!r}; {', '.join(STEP_KEYS)} belong to steps")
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-        known = {key: value for key, value in field.metadata.items() if key in ("help", "unit", "choices", "minimum", "maximum")}
+        known = {key: field.metadata[key] for key in ("help", "unit", "choices", "minimum", "maximum", "component") if key in field.metadata}
         found.append(Parameter(field.name, types[field.name], default is dataclasses.MISSING,
                                None if default is dataclasses.MISSING else default, **known))
     return tuple(found)
@@ -83,6 +84,8 @@ def build(cls: type[Component], values: Mapping[str, Any], name: str, path: str 
 
 
 def _checked(value: Any, parameter: Parameter, path: str, name: str) -> Any:
+    if parameter.component:
+        return value
     try:
         value = converted(value, parameter.type, path)
     except TypeError as error:

@@ -58,7 +58,8 @@ class Named:
     def described(self) -> dict[str, Any]:
         """Name, all parameters and revision, as JSON takes them. A component by import path has no revision of its own: the digest of
         its module's source stands for it."""
-        found = {"use": self.name, "revision": self.revision, **self.component.parameters()}
+        values = self.component.parameters().items()
+        found = {"use": self.name, "revision": self.revision, **{k: v.described() if isinstance(v, Named) else v for k, v in values}}
         if ":" in self.name:
             found["source"] = source_digest(type(self.component))
         return found
@@ -270,6 +271,7 @@ class Batch:
     rows     by task: indices (long tensor) of the rows that have the task, or a slice where they are neighbours
     clips    "dataset/clip id" per row
     lengths  by input: frames per row before padding; None: nothing is padded
+    teachers  by teacher and task: its raw outputs, float [batch, …]
     """
 
     inputs: dict[str, Tensor]
@@ -277,7 +279,7 @@ class Batch:
     rows: dict[str, Any]
     clips: list[str]
     lengths: dict[str, Tensor] | None = None
-    teachers: dict[str, Any] = field(default_factory=dict)
+    teachers: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
     def to(self, device: torch.device | str) -> Batch:
         move = lambda values: {key: value.to(device) for key, value in values.items()}  # noqa: E731
@@ -315,11 +317,17 @@ class Trunk(Component):
     """A shared network."""
 
     kind = "trunk"
+    per_task: ClassVar[bool] = False
+    """It has a representation for each task: `build(shapes, tasks)` also gets the names, and forward gives {task: Representation}"""
 
     @abstractmethod
     def build(self, shapes: Mapping[str, tuple[int | None, ...]]) -> nn.Module:
         """`shapes`: by input, the shape of one row (without the batch). The module's forward takes (inputs: dict of tensors,
-        lengths: dict or None) and gives a `Representation`. Raise `ParameterError` for shapes it cannot take."""
+        lengths: dict or None) and gives a `Representation`. Raise `ParameterError` for shapes it cannot take.
+
+        The module may have `costs()`, called after each forward in training: further losses by name, scalars. A module that is a sequence
+        offers `begin(inputs, lengths) -> (x, length)`, `stages`, each (x, length) -> (x, length), and `end(x, length)`: schemes that mix
+        networks at each stage need them."""
 
 
 class Head(Component):
@@ -342,6 +350,10 @@ class Head(Component):
     def decide(self, task: Task, scores: np.ndarray) -> Any:
         """From scores of n clips: index [n] (binary, multiclass), 0/1 [n, labels] (multilabel), values [n] (regression); of events:
         a list of n lists of (onset frame, offset frame, label index), from a list of n arrays [labels, frames]."""
+
+    def tuned(self, task: Task, predictions: Predictions) -> Head:
+        """The head with what the validation part's predictions teach (thresholds), for validation and test. Default: as it is."""
+        return self
 
 
 @dataclass(frozen=True)
@@ -381,6 +393,15 @@ class Balancing:
     batches_per_update: int = 1
     """Independent batches that one update needs: the loop draws so many times `accumulate` micro-batches, fewer at an epoch's end.
     The i-th micro-batch of an update belongs to batch i mod `batches_per_update`."""
+    processes: int = 1
+    """that train together, each with its own micro-batches; then the loop adds up all gradients over them after the last `backward`"""
+    reduced: bool = False
+    """gradients of the shared parameters are added up already, from values that went through `reduce`"""
+
+    @staticmethod
+    def reduce(values: Tensor) -> Tensor:
+        """The sum over all processes, which must all call it; the loop replaces it where there are several."""
+        return values
 
     def backward(self, losses: Mapping[str, Tensor], shared: Sequence[Tensor], representation: Any, rows: Mapping[str, Any],
                  last: bool = True) -> None:
@@ -399,6 +420,10 @@ class Balancing:
 
     def epoch_ended(self, means: Mapping[str, float]) -> None:
         """With the epoch's mean training loss per task."""
+
+    def figures(self) -> dict[str, float]:
+        """By task, the weight that its loss or gradient has had; logged after each epoch."""
+        return {}
 
     def state_dict(self) -> dict[str, Any]:
         return {}

@@ -101,7 +101,11 @@ class Registry:
             full, revision, cls = self._load(kinds, name, search)
             if not issubclass(cls, Component):
                 return full, ModuleLoss(cls, full, parameters), revision
-        from .building import build  # msgspec; listing does without
+        from .building import build, parameters_of  # msgspec; listing does without
+        for inner in parameters_of(cls):
+            if inner.component and parameters.get(inner.name) is not None:
+                place = f"{path}.{inner.name}" if path else inner.name
+                parameters[inner.name] = self.make(inner.component, parameters[inner.name], place, search)
         return full, build(cls, parameters, full, path), revision
 
     def _load(self, kinds: tuple[str, ...], name: str, search: Path | None) -> tuple[str, int, type]:

@@ -33,11 +33,12 @@ class MultiTaskModel(nn.Module):
         self.trunks, self.heads = nn.ModuleDict(trunks), nn.ModuleDict()
         self.inputs, self.wiring = dict(inputs), dict(wiring)
 
-    def represent(self, inputs: Mapping[str, Tensor], lengths: Mapping[str, Tensor] | None = None) -> dict[str, Representation]:
+    def represent(self, inputs: Mapping[str, Tensor], lengths: Mapping[str, Tensor] | None = None) -> dict[str, Any]:
+        """By trunk, its representation or, where it has one for each task, those by task."""
         return {name: trunk({key: inputs[key] for key in self.inputs[name]}, lengths) for name, trunk in self.trunks.items()}
 
-    def joined(self, represented: Mapping[str, Representation], task: str) -> Representation:
-        chosen = [represented[name] for name in self.wiring[task]]
+    def joined(self, represented: Mapping[str, Any], task: str) -> Representation:
+        chosen = [one[task] if isinstance(one := represented[name], dict) else one for name in self.wiring[task]]
         framed = [one for one in chosen if one.frames is not None]
         vector = chosen[0].vector if len(chosen) == 1 else torch.cat([one.vector for one in chosen], 1)
         return Representation(vector, *(framed[0][1:] if len(framed) == 1 else (None, 1)))
@@ -50,7 +51,9 @@ class MultiTaskModel(nn.Module):
                 vector, frames, stride = self.joined(represented, task)
                 chosen = None if rows is None else rows[task]
                 tasks[task] = head(Representation(select(vector, chosen), select(frames, chosen), stride))
-        return Output(tasks, represented)
+        costs = {f"{name}.{key}": cost for name, trunk in self.trunks.items() if self.training and hasattr(trunk, "costs")
+                 for key, cost in trunk.costs().items()}
+        return Output(tasks, represented, costs)
 
     def shared_parameters(self) -> list[Tensor]:
         return list(self.trunks.parameters())
@@ -65,7 +68,8 @@ def build_model(trunks: Mapping[str, Trunk], inputs: Mapping[str, list[str]], sh
     built = {}
     for name, trunk in trunks.items():
         try:
-            built[name] = trunk.build({key: shapes[key] for key in inputs[name]})
+            own = tuple(task for task in tasks if name in wiring[task])
+            built[name] = trunk.build({key: shapes[key] for key in inputs[name]}, *([own] if trunk.per_task else []))
         except MtcoreError as error:
             raise type(error)(f"model.trunks.{name}: {error}") from error
     model = MultiTaskModel(built, inputs, wiring)
