@@ -72,15 +72,17 @@ def _line(row: Mapping[str, Any]) -> str:
 
 
 class RunFolder:
-    """One run's folder; it is created with the first thing written."""
+    """One run's folder; it is created with the first thing written. `silent`: read only, as another process writes it."""
 
-    def __init__(self, path: Path | str):
-        self.path = Path(path)
+    def __init__(self, path: Path | str, silent: bool = False):
+        self.path, self.silent = Path(path), silent
 
     def __repr__(self):
         return f"RunFolder({str(self.path)!r})"
 
     def _append(self, name: str, text: str) -> None:
+        if self.silent:
+            return
         self.path.mkdir(parents=True, exist_ok=True)
         with open(self.path / name, "ab") as file:
             file.write(text.encode())
@@ -97,7 +99,8 @@ class RunFolder:
             raise DataError(f"{path}: expected a run's JSON, found {error}; remove the folder and run again") from error
 
     def write_info(self, info: Mapping[str, Any]) -> None:
-        atomic_write(self.path / "run.json", json.dumps(info, default=_plain, ensure_ascii=False, indent=1) + "\n")
+        if not self.silent:
+            atomic_write(self.path / "run.json", json.dumps(info, default=_plain, ensure_ascii=False, indent=1) + "\n")
 
     def update_info(self, **changes: Any) -> None:
         self.write_info({**self.info, **changes})
@@ -109,7 +112,7 @@ class RunFolder:
 
     def clean(self) -> None:
         """Remove what a killed process left half-written."""
-        for aside in self.path.rglob(f".*{_ASIDE}"):
+        for aside in () if self.silent else self.path.rglob(f".*{_ASIDE}"):
             aside.unlink(missing_ok=True)
 
     def checkpoint(self, name: str) -> Path:
@@ -133,7 +136,7 @@ class RunFolder:
         """Drop lines of epochs after `epoch`, of checkpoints, and a half-written last line: whoever continues after `epoch` writes
         them anew."""
         kept = [line for line in self._metric_lines() if (row := json.loads(line))["epoch"] <= epoch and not row.get("checkpoint")]
-        if (self.path / "metrics.jsonl").exists():
+        if (self.path / "metrics.jsonl").exists() and not self.silent:
             atomic_write(self.path / "metrics.jsonl", b"".join(kept))
 
     def _metric_lines(self) -> list[bytes]:
@@ -147,6 +150,8 @@ class RunFolder:
         """What fitted steps learned, by (step id, scope), where the scope is "shared" or a dataset's name."""
         import numpy as np
 
+        if self.silent:
+            return
         arrays, listed = {}, []
         for (step, scope), state in states.items():
             names = {name: f"{len(listed)}-{number}" for number, name in enumerate(state)}
@@ -181,7 +186,7 @@ class RunFolder:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        for name in dict.fromkeys(name for tasks in predictions.values() for name in tasks):
+        for name in () if self.silent else dict.fromkeys(name for tasks in predictions.values() for name in tasks):
             parts = {part: tasks[name] for part, tasks in predictions.items() if name in tasks}
             task = next(iter(parts.values())).task
             about = {"task": asdict(task), "parts": {part: {"hop": found.hop, "first": found.first, "trained": found.trained}

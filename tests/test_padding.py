@@ -102,5 +102,5 @@ def test_workers_give_the_same_batches_in_order(uneven):
     before = torch.random.get_rng_state()
     for a, b in zip(rows.batches(drawn), rows.batches(drawn, workers=2), strict=True):
         assert a.clips == b.clips and torch.equal(a.inputs["main"], b.inputs["main"])
-        assert torch.equal(a.targets["label"], b.targets["label"]) and torch.equal(a.rows["label"], b.rows["label"])
+        assert torch.equal(a.targets["label"], b.targets["label"]) and str(a.rows) == str(b.rows)
     assert torch.equal(before, torch.random.get_rng_state())

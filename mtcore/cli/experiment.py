@@ -23,7 +23,7 @@ DEMO = {
 
 experiment_argument = click.argument("experiment", type=click.Path(dir_okay=False, path_type=Path))
 set_option = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key; the value is TOML, else text.")
-jobs_option = click.option("--jobs", type=int, help="Threads for extraction; default: 1.")
+jobs_option = click.option("--jobs", type=int, help="So many threads extract, and so many runs train at a time; default: 1.")
 
 
 def opened(path: Path, overrides=(), **options):
@@ -127,6 +127,8 @@ def finish(one) -> None:
     from ..reporting.compare import compare
 
     runs = one.run()
+    if one.processes.rank:
+        return
     click.echo()
     click.echo(compare([run.folder.path for run in runs]).text())
     folder = runs[0].folder.path.parent if runs else one.runs_folder

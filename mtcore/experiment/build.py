@@ -164,6 +164,8 @@ class Builder:
                              "trunks": None if config.model.module else self.wiring(tasks, trunks)[name],
                              "metrics": [metric.described() for metric in self.metrics(tasks)[name]]} for name, task in tasks.items()},
             "train": {"batch_size": train.batch_size, "accumulate": train.accumulate, "clip": train.clip, "threads": train.threads,
+                      "parameters": {pattern: dict(vars(one)) for pattern, one in train.parameters.items()}, "precision": train.precision,
+                      "compile": train.compile, "average": train.average,
                       "optimizer": self.optimizer(), "scheduler": self.scheduler(),
                       **{kind: self.training(kind).described() for kind in ("sampler", "balancer", "trainer")}},
             "batch": [self._step(step) for step in self.batch_steps()],

@@ -17,7 +17,7 @@ from ..reading.dataset import Dataset
 from ..streams import stream
 from ..training.evaluate import figures, predict
 from ..training.gradient import check_watched
-from ..training.optimizers import build_optimizer, build_schedule
+from ..training.optimizers import build_optimizer, build_schedule, freeze
 from .corpus import Corpus, grouping
 
 if TYPE_CHECKING:
@@ -54,7 +54,8 @@ def _check_run(experiment: Experiment, run: Run, clips: int) -> list[str]:
                          f"; per epoch: {' > '.join(steps[one.chain.cut:]) or 'nothing'} ({one.chain.reason})")
     data.fit()
     setup, model = run.setup(data, Progress()), run.model(data)
-    build_schedule(setup.scheduler, build_optimizer(setup.optimizer, model.parameters()), 1)
+    freeze(model, setup.parameters, 1)
+    build_schedule(setup.scheduler, build_optimizer(setup.optimizer, model, setup.balancing.parameters(), setup.parameters), 1)
     rows = data.rows("train")
     batch = rows.batch(range(min(len(rows), 2 * clips)))
     for step, prepared in setup.batch_steps:

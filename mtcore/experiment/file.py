@@ -114,6 +114,12 @@ class SaveConfig:
 
 
 @dataclass(kw_only=True)
+class ParametersConfig:
+    lr: Annotated[float, Meta(ge=0)] | None = None
+    frozen: bool | Positive = False
+
+
+@dataclass(kw_only=True)
 class TrainConfig:
     epochs: int | None = None
     updates: int | None = None
@@ -127,6 +133,12 @@ class TrainConfig:
     stop: StopConfig = field(default_factory=StopConfig)
     save: SaveConfig = field(default_factory=SaveConfig)
     clip: Annotated[float, Meta(gt=0)] | None = None
+    parameters: dict[str, ParametersConfig] = field(default_factory=dict)
+    precision: Literal["float32", "bfloat16"] = "float32"
+    compile: bool = False
+    average: Annotated[float, Meta(gt=0, lt=1)] | None = None
+    inspect: Positive | None = None
+    on_memory: Literal["stop", "halve"] = "stop"
     threads: Positive = 1
     workers: Annotated[int, Meta(ge=0)] = 0
 

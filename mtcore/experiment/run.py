@@ -6,11 +6,13 @@ import importlib.metadata
 import json
 import platform
 import time
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Callable, Iterator, Mapping
+from uuid import uuid4
 
 import numpy as np
 import platformdirs
@@ -19,7 +21,7 @@ import torch
 from ..clip import PARTS
 from ..errors import DataError, ExperimentError
 from ..extracting.chain import Chain
-from ..extracting.fill import Wanted, fill
+from ..extracting.fill import WORKER_LOST, Wanted, fill
 from ..extracting.store import Store
 from ..plugin import Context
 from ..plugin.registry import Registry, get_registry
@@ -32,6 +34,7 @@ from ..streams import derive, stream
 from ..training.gradient import Setup
 from ..training.model import build_model
 from ..training.optimizers import depends_on_length
+from ..training.processes import Processes
 from .build import Builder
 from .check import check_experiment
 from .corpus import Corpus, read_corpus
@@ -113,9 +116,12 @@ class Run:
             metrics=metrics, primary=primary,
             balancing=builder.training("balancer").component.build(builder.weights(data.tasks)),
             batches=builder.training("sampler").component.build(data.rows("train").sampler_index(), train.batch_size),
-            reporters=Reporters({one.name: one.component.build(self.folder.path) for one in reporters}, self.folder.log),
+            reporters=Reporters({} if self.folder.silent else {one.name: one.component.build(self.folder.path) for one in reporters},
+                                self.folder.log), processes=self.experiment.processes,
             optimizer=builder.optimizer(), scheduler=builder.scheduler(), progress=progress,
-            seed=self.config.seed, **self.length, batch_size=train.batch_size, accumulate=train.accumulate, clip=train.clip,
+            seed=self.config.seed, **self.length,
+            **{key: getattr(train, key) for key in ("batch_size", "accumulate", "clip", "parameters", "precision", "compile", "average",
+                                                    "inspect", "on_memory")},
             watched=train.stop.on if train.stop.on != "loss" else "", patience=train.stop.patience, workers=train.workers,
             save_updates=train.save.updates, save_minutes=train.save.minutes,
             each_window=self.config.evaluation.windows == "each",
@@ -134,6 +140,7 @@ class Run:
             folder.save_state({(step, scope or "shared"): state for (step, scope), state in data.states.items()})
             setup, model = self.setup(data, progress), self.model(data)
             before = self._continued()
+            self.experiment.processes.wait()  # until all have looked at what is about to change
             folder.write_info({**self._info(data, setup, model), "epoch": before.get("epoch", 0), "best_epoch": before.get("best_epoch", 0)})
             folder.log(f"{'continue' if before else 'train'} {self.name} on {', '.join(d.name for d in data.datasets)}")
             for line in self.experiment.corpus.notes:
@@ -159,7 +166,7 @@ class Run:
             length["epochs"] is not None and before.get("updates") is None and length["epochs"] > info.get("epoch", 0)))
         if info and not same:
             self.folder.log("the rules for the run's length have changed: trained anew")
-            for checkpoint in self.folder.path.glob("checkpoints/*.pt"):
+            for checkpoint in () if self.folder.silent else self.folder.path.glob("checkpoints/*.pt"):
                 checkpoint.unlink()
             return {}
         return info
@@ -175,7 +182,7 @@ class Run:
                                  "higher_is_better": setup.primary[name][1],
                                  "report": self.builder.task(name).report} for name, task in data.tasks.items()},
                 "datasets": [d.name for d in data.datasets], "clips": {part: len(data.clips(part)) for part in PARTS}, "digests": digests,
-                "versions": versions(self.experiment.registry), "threads": config.train.threads,
+                "versions": versions(self.experiment.registry), "threads": config.train.threads, "processes": setup.processes.count,
                 "parameters": sum(p.numel() for p in model.parameters())}
 
 
@@ -201,6 +208,9 @@ class Experiment:
         self.runs_folder = Path(self.runs_folder) if self.runs_folder else self.folder / "runs"
         self.cache = Path(self.cache) if self.cache else Path(platformdirs.user_cache_dir("mtcore"))
         self._stores: dict[str, Store] = {}
+        self.processes = Processes()
+        if self.processes.rank:
+            self.progress = Progress()
 
     @classmethod
     def from_file(cls, path: Path | str, overrides: Mapping[str, str] | None = None, **options: Any) -> Experiment:
@@ -247,7 +257,7 @@ class Experiment:
             for fold in range(len(self.corpus.parts.folds)):
                 identity = self._identity(described, config, variation, fold)
                 safe = "".join(c if c.isalnum() or c in "+-_.=" else "-" for c in variation.name)[:80]
-                folder = RunFolder(self.runs_folder / config.name / f"{safe}-fold{fold + 1}-{identity[:6]}")
+                folder = RunFolder(self.runs_folder / config.name / f"{safe}-fold{fold + 1}-{identity[:6]}", self.processes.rank > 0)
                 found.append(Run(self, variation, fold, config, builder, folder, identity, tasks))
         return found
 
@@ -335,6 +345,7 @@ class Experiment:
         """Fill the feature stores. Raises `DataError` that lists all clips that cannot be used, unless they may be skipped."""
         wanted = self.wanted(self.runs() if runs is None else runs)
         failed = {key: str(error) for key, error in fill(wanted, self.jobs, self.progress).items()}
+        self.processes.wait()
         self._refuse(self.corpus.bad | {message: message for message in failed.values()})
         told = list(self.corpus.bad.values()) + list(failed.values())
         if told:
@@ -350,11 +361,14 @@ class Experiment:
                             + "\nMend or remove them, or say on_error = \"skip\" in [extract] to go on without them")
 
     def run(self) -> list[Run]:
-        """Do what is missing; skip what is done; continue what was cut off."""
+        """Do what is missing; skip what is done; continue what was cut off. With `jobs` above 1 so many runs at a time, each in a process of
+        its own, or wherever `joblib.parallel_config` says."""
         runs = self.runs()
         missing = [run for run in runs if not run.done]
         if missing:
             self.extract(missing)
+        if (self.jobs or 1) > 1 and len(missing) > 1 and self.processes.count == 1:
+            self._run_apart(missing)
         for number, run in enumerate(runs, 1):
             state = "is done" if run.done else f"continues after epoch {run.folder.info['epoch']}" if run.folder.info.get("epoch") else "starts"
             self.progress.say(f"[{number}/{len(runs)}] {run.name} {state}")
@@ -362,11 +376,36 @@ class Experiment:
                 run.execute(self.progress)
         return runs
 
+    def _run_apart(self, missing: list[Run]) -> None:
+        from joblib import Parallel, delayed
+
+        options = {key: getattr(self, key) for key in ("folder", "runs_folder", "cache", "sample")}
+        token = uuid4().hex
+        tasks = (delayed(_execute_apart)(token, self.content, options, run.name) for run in missing)
+        try:
+            for name in self.progress.track(Parallel(n_jobs=self.jobs, return_as="generator_unordered")(tasks), len(missing), "runs"):
+                self.progress.say(f"{name} is done")
+        except BrokenProcessPool as error:
+            raise DataError(WORKER_LOST) from error
+
     # Checking ---------------------------------------------------------------------------------------------------------
 
     def check(self, clips: int = 4) -> list[str]:
         """Everything that can go wrong, found early: a few clips of each dataset and part go through to the loss, nothing is stored."""
         return check_experiment(self, clips)
+
+
+_APART: dict[str, Experiment] = {}
+"""In a worker process: the experiment that it has read already."""
+
+
+def _execute_apart(token: str, content: Mapping[str, Any], options: Mapping[str, Any], name: str) -> str:
+    """One run of an experiment, by its name."""
+    if token not in _APART:
+        _APART.clear()
+        _APART[token] = Experiment(content, **options)
+    next(run for run in _APART[token].runs() if run.name == name).execute(Progress())
+    return name
 
 
 def _absent_labels(data: RunData) -> Iterator[str]:

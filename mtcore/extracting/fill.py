@@ -21,6 +21,7 @@ __all__ = ["Wanted", "array_of", "fill", "rows_of"]
 
 CHUNK = 64
 """Clips per shard: large enough for threads to scale, small enough that little is redone after a kill."""
+WORKER_LOST = "a worker process ended before its work, for want of memory or by a signal. What is complete stays: run again"
 HELD = 1 << 26
 """Bytes of arrays after which a shard is written before its chunk is through: long recordings do not fill the memory."""
 
@@ -69,7 +70,7 @@ def fill(wanted: Sequence[Wanted], jobs: int | None = None, progress: Progress |
             for bad in progress.track(Parallel(n_jobs=jobs, prefer="threads", return_as="generator_unordered")(tasks), len(chunks), label):
                 failed |= bad
         except BrokenProcessPool as error:
-            raise DataError("a worker process ended before its work, for want of memory or by a signal. What is complete stays: run again") from error
+            raise DataError(WORKER_LOST) from error
         want.store.refresh()
     return failed
 

@@ -272,6 +272,7 @@ class Batch:
     clips    "dataset/clip id" per row
     lengths  by input: frames per row before padding; None: nothing is padded
     teachers  by teacher and task: its raw outputs, float [batch, …]
+    place    which of its epoch's: what random choices are keyed by
     """
 
     inputs: dict[str, Tensor]
@@ -280,6 +281,7 @@ class Batch:
     clips: list[str]
     lengths: dict[str, Tensor] | None = None
     teachers: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    place: tuple[int, ...] = ()
 
     def to(self, device: torch.device | str) -> Batch:
         move = lambda values: {key: value.to(device) for key, value in values.items()}  # noqa: E731

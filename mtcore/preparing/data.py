@@ -287,7 +287,7 @@ class Rows(torch.utils.data.Dataset):
             values = [self.data.encoded[self.data.datasets[d].name][c].get(name) for d, c, _ in self.index[list(rows)]]
             has = list(range(len(values))) if task.kind == "none" else [i for i, value in enumerate(values) if value is not None]
             if has:
-                having[name] = torch.tensor(has)
+                having[name] = slice(has[0], has[-1] + 1) if has[-1] - has[0] + 1 == len(has) else torch.tensor(has)
                 targets[name] = self._targets(task, [values[i] for i in has], [timed[i] for i in has] if timed else None, longest)
         return Batch(inputs, targets, having, [self.key(row) for row in rows],
                      {name: torch.tensor(found) for name, found in lengths.items()} if padded else None)

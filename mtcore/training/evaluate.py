@@ -9,37 +9,43 @@ import torch
 
 from ..plugin import Head, Named, Predictions
 from ..preparing.data import Rows
+from .processes import Processes
 
-__all__ = ["figures", "predict"]
+__all__ = ["figures", "outputs_of", "predict"]
 
 
 @torch.no_grad()
-def predict(model: torch.nn.Module, heads: Mapping[str, Head], losses: Mapping[str, Any], rows: Rows, batch_size: int,
-            workers: int = 0, each_window: bool = False) -> tuple[dict[str, Predictions], dict[str, float]]:
+def predict(model: torch.nn.Module, heads: dict[str, Head], losses: Mapping[str, Any], rows: Rows, batch_size: int, workers: int = 0,
+            each_window: bool = False, processes: Processes | None = None, tune: bool = False
+            ) -> tuple[dict[str, Predictions], dict[str, float]]:
     """Predictions and mean loss per task over all rows of a part, in their order: per clip or, for all but events, per window, which is
-    called "dataset/clip id#number" then."""
+    called "dataset/clip id#number" then. Processes share the work, and all of them get everything. `tune`: `heads` learn what they decide
+    by from this part."""
     data, gathered, total = rows.data, {name: {} for name in heads}, {name: [0.0, 0] for name in heads}
     frames: dict[str, tuple[float, float]] = {}
     model.eval()
-    drawn = [range(start, min(start + batch_size, len(rows))) for start in range(0, len(rows), batch_size)]
+    processes = processes or Processes()
+    drawn = [range(start, min(start + batch_size, len(rows))) for start in range(0, len(rows), batch_size)][processes.rank::processes.count]
     for chosen, batch in zip(drawn, rows.batches(drawn, workers)):
         output = model(batch.inputs, batch.lengths, batch.rows)
-        for name, raw in _outputs(output).items():
+        for name, raw in outputs_of(output).items():
             values = losses[name](raw, batch.targets.get(name), batch)
             total[name][0] += float(values.double().sum())
             total[name][1] += len(values)
             scores = heads[name].scores(data.tasks[name], raw).double().numpy()
             if data.tasks[name].kind == "events":  # a score per frame of the input: one of the output covers `stride` of them
                 scores = np.repeat(scores, -(-batch.targets[name].shape[-1] // scores.shape[-1]), axis=-1)
-            for place, score in zip(batch.rows[name].tolist(), scores):
+            for place, score in zip(np.arange(len(batch.clips))[batch.rows[name]].tolist(), scores):
                 clip = batch.clips[place]
                 if each_window and data.tasks[name].kind != "events":
                     clip += f"#{rows.index[chosen[place], 2]}"
                 gathered[name].setdefault(clip, []).append((chosen[place], score))
+    if processes.count > 1:
+        gathered, total = _merged(processes.gathered((gathered, total)))
     predictions = {}
     encoded = {d.key(c): targets for d in data.datasets for c, targets in enumerate(data.encoded[d.name])}
     counts = {name: one.counts for name, one in data.statistics().items()}
-    for name, head in heads.items():
+    for name, head in list(heads.items()):
         task, clips = data.tasks[name], list(gathered[name])
         trained = None if counts[name] is None else tuple(np.flatnonzero(counts[name]).tolist())
         targets: Any = [encoded[rows.key(gathered[name][clip][0][0])].get(name) for clip in clips]
@@ -50,22 +56,39 @@ def predict(model: torch.nn.Module, heads: Mapping[str, Head], losses: Mapping[s
                 stitched, hop, first, by, speed = _stitch(rows, gathered[name][clip])
                 scores.append(stitched)
                 frames[clip] = (hop, first, by, speed)
-            decided: Any = [[_seconds(event, frames[clip]) for event in found] for clip, found in zip(clips, head.decide(task, scores))]
         else:
             scores = np.stack([np.mean([score for _, score in gathered[name][clip]], 0) for clip in clips]) if clips else np.zeros((0,))
             if task.kind == "regression":
                 mean, deviation = data.scaling[name]
                 scores = scores * deviation + mean
-            decided = head.decide(task, scores) if clips else scores
             if task.kind == "multilabel":
                 targets = np.array([[label in value for label in range(len(task.labels))] for value in targets], int).reshape(-1, len(task.labels))
             elif task.kind != "none":
                 targets = np.asarray(targets)
-        predictions[name] = Predictions(task, clips, scores, decided, targets, hop, first, trained)
+        one = Predictions(task, clips, scores, None, targets, hop, first, trained)
+        if tune and clips:
+            head = heads[name] = head.tuned(task, one)
+        one.decided = head.decide(task, scores) if clips else scores
+        if task.kind == "events":
+            one.decided = [[_seconds(event, frames[clip]) for event in found] for clip, found in zip(clips, one.decided)]
+        predictions[name] = one
     return predictions, {name: value / count for name, (value, count) in total.items() if count}
 
 
-def _outputs(output: Any) -> Mapping[str, torch.Tensor]:
+def _merged(found: Sequence[tuple]) -> tuple[dict, dict]:
+    """What several processes have gathered, clips in the order of their rows, and the sums of their losses."""
+    together, total = {}, {}
+    for name in found[0][0]:
+        every = sorted(((row, clip, score) for gathered, _ in found for clip, some in gathered[name].items() for row, score in some),
+                       key=lambda one: one[0])
+        together[name] = {}
+        for row, clip, score in every:
+            together[name].setdefault(clip, []).append((row, score))
+        total[name] = [sum(sums[name][i] for _, sums in found) for i in (0, 1)]
+    return together, total
+
+
+def outputs_of(output: Any) -> Mapping[str, torch.Tensor]:
     return output if isinstance(output, Mapping) else output.tasks
 
 

@@ -8,32 +8,34 @@
 from __future__ import annotations
 
 import math
-import pickle
 import time
-from dataclasses import dataclass
-from itertools import count, islice
-from pathlib import Path
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any, Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ..errors import DataError, ExperimentError, TrainingError
+from ..errors import ExperimentError, TrainingError
 from ..plugin import Batch, Named, Prepared, Step, Trainer
 from ..plugin.loader import near
 from ..preparing.data import RunData
 from ..progress import Progress
-from ..runfolder import RunFolder, atomic
+from ..runfolder import RunFolder
 from ..streams import derive, stream
-from .evaluate import _outputs, figures, predict
-from .optimizers import build_optimizer, build_schedule
+from .checkpoint import Checkpoints, load_checkpoint
+from .evaluate import figures, outputs_of, predict
+from .optimizers import build_optimizer, build_schedule, freeze
+from .processes import Processes
 
-__all__ = ["Gradient", "GradientRun", "Setup", "check_watched"]
+__all__ = ["Gradient", "GradientRun", "Setup", "check_watched", "load_checkpoint"]
 
 
 @dataclass
 class Setup:
-    """What a trainer works with. `stop` is (task or "", figure, patience or None, higher is better)."""
+    """What a trainer works with. `watched` is "TASK.FIGURE" or "" for the mean loss; `parameters` by pattern of names."""
 
     heads: Mapping[str, Any]
     losses: Mapping[str, Callable]
@@ -51,6 +53,12 @@ class Setup:
     batch_size: int = 32
     accumulate: int = 1
     clip: float | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    precision: str = "float32"
+    compile: bool = False
+    average: float | None = None
+    inspect: int | None = None
+    on_memory: str = "stop"
     watched: str = ""
     patience: int | None = None
     save_updates: int | None = None
@@ -58,14 +66,7 @@ class Setup:
     workers: int = 0
     each_window: bool = False
     batch_steps: Sequence[tuple[Step, Prepared]] = ()
-
-
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """What `GradientRun` saved; runs no code."""
-    try:
-        return torch.load(path, weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise DataError(f"{path}: expected a checkpoint, found {type(error).__name__}: {error}; remove the run's folder and run again") from error
+    processes: Processes = field(default_factory=Processes)
 
 
 def check_watched(watched: str, figures_: Mapping[str, Mapping[str, float]]) -> str:
@@ -89,122 +90,226 @@ class Gradient(Trainer):
 
 
 class GradientRun:
-    """One run; `stop_now` and `epoch_done` are there to be overridden."""
+    """One run. What paradigms override: `compute`, `backward`, `one_update`, `train_epoch`, `epoch_done`, `stop_now`, and `extra_state` with
+    `load_extra_state` for what checkpoints are to hold beside."""
 
     def run(self, model: torch.nn.Module, data: RunData, folder: RunFolder, setup: Setup) -> None:
-        self.model, self.data, self.folder, self.setup = model, data, folder, setup
+        self.model, self.data, self.folder, self.setup, self.heads = model, data, folder, setup, dict(setup.heads)
+        self.forward = torch.compile(model) if setup.compile else model
+        self.averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(setup.average)) if setup.average else None
         self.rows = {part: data.rows(part) for part in ("train", "validation", "test")}
-        self.micro_batches = setup.accumulate * setup.balancing.batches_per_update
+        setup.balancing.processes, setup.balancing.reduce = setup.processes.count, setup.processes.total
+        self.micro_batches = setup.accumulate * setup.balancing.batches_per_update * setup.processes.count
         self.per_epoch = max(1, -(-sum(1 for _ in setup.batches(1, stream(setup.seed, "sampler", 1))) // self.micro_batches))
         self.epochs = -(-setup.updates // self.per_epoch) if setup.updates else setup.epochs
         self.limit = setup.updates or self.epochs * self.per_epoch
-        self.optimizer = build_optimizer(setup.optimizer, [*model.parameters(), *setup.balancing.parameters()])
+        self.optimizer = build_optimizer(setup.optimizer, model, setup.balancing.parameters(), setup.parameters)
         self.schedule = build_schedule(setup.scheduler, self.optimizer, self.limit)
         self.epoch = self.update = self.best_epoch = 0
         self.best: float | None = None
         self.partial: tuple[dict[str, list], int] | None = None
-        self.saved = time.monotonic()
+        self.parts = 1
+        self.checkpoints, self.saved = Checkpoints(), time.monotonic()
         self.resume()
         setup.reporters.run_started(folder.info)
-        with torch.random.fork_rng(devices=[]):
-            while self.partial or self.epoch < self.epochs and not self.stop_now():
-                self.epoch += 1
-                self.train_epoch()
-                self.epoch_done()
-            self.finish()
+        try:
+            with torch.random.fork_rng(devices=[]):
+                while self.partial or self.epoch < self.epochs and not self.stop_now():
+                    self.epoch += 1
+                    try:
+                        self.train_epoch()
+                    except (MemoryError, RuntimeError) as error:
+                        self._smaller_batches(error)
+                    else:
+                        self.epoch_done()
+                self.checkpoints.wait()
+                self.finish()
+        finally:
+            self.checkpoints.wait()
 
     # One epoch --------------------------------------------------------------------------------------------------------
 
     def train_epoch(self) -> None:
         setup, self.rows["train"].epoch = self.setup, self.epoch
-        total, done = self.partial or ({name: [0.0, 0] for name in setup.heads}, 0)
+        total, done = self.partial or ({}, 0)
         self.partial = None
-        drawn = self._counted(setup.batches(self.epoch, stream(setup.seed, "sampler", self.epoch)))
-        skipped = sum(1 for _ in islice(drawn, done * self.micro_batches))
-        batches = map(self._stepped, self.rows["train"].batches(drawn, setup.workers), count(1 + skipped))
-        label = f"{self.folder.path.name} epoch {self.epoch}/{self.epochs}"
+        freeze(self.model, setup.parameters, self.epoch)
+        plan = self._planned()
+        updates = min(self.per_epoch - done, self.limit - self.update, -(-len(plan) // self.micro_batches) - done)
+        groups = [self._mine(plan, (done + number) * self.micro_batches) for number in range(updates)]
+        batches = self.rows["train"].batches((rows for group in groups for _, rows in group), setup.workers)
         self.model.train()
-        updates = min(self.per_epoch - done, self.limit - self.update)
-        for micro in setup.progress.track((list(islice(batches, self.micro_batches)) for _ in range(updates)), updates, label):
-            if micro:
-                self.one_update(micro, total)
-                done += 1
-                if self._save_due():
-                    self._save("last", (total, done))
-        self.train_losses = {name: value / count for name, (value, count) in total.items() if count}
+        label = f"{self.folder.path.name} epoch {self.epoch}/{self.epochs}"
+        for group in setup.progress.track(groups, updates, label):
+            micro = [self._stepped(replace(batch, place=place)) for (place, _), batch in zip(group, islice(batches, len(group)))]
+            self.one_update(micro, total)
+            done += 1
+            if self._save_due():
+                self._save("last", (total, done))
+        sums = self._added({name: value for name, (value, _) in total.items()})
+        counts = self._added({name: count for name, (_, count) in total.items()})
+        means = {name: sums[name] / counts[name] for name in sums if counts[name]}
+        self.train_losses = {name: means[name] for name in setup.heads if name in means}
+        self.further = {name: value for name, value in means.items() if name not in setup.heads}
         setup.balancing.epoch_ended(self.train_losses)
 
-    def _counted(self, drawn: Iterator[list[int]]) -> Iterator[list[int]]:
-        """The same lists of rows; `self.passes` says how often each dataset's rows are gone through in this epoch."""
+    def _planned(self) -> list[np.ndarray]:
+        """The rows of each micro-batch of this epoch, in order, so that those of a dataset are neighbours; `self.passes` says how often
+        each dataset's rows are gone through."""
+        plan = [np.sort(rows) for rows in self.setup.batches(self.epoch, stream(self.setup.seed, "sampler", self.epoch))]
         dataset = self.rows["train"].index[:, 0]
         every = np.bincount(dataset, minlength=len(self.data.datasets))
-        self.passes, seen = {}, np.zeros(len(every))
-        for rows in drawn:
-            seen += np.bincount(dataset[rows], minlength=len(every))
-            self.passes = {self.data.datasets[d].name: seen[d] / every[d] for d in np.flatnonzero(every)}
-            yield rows
+        seen = sum((np.bincount(dataset[rows], minlength=len(every)) for rows in plan), np.zeros(len(every)))
+        self.passes = {self.data.datasets[d].name: seen[d] / every[d] for d in np.flatnonzero(every)}
+        return plan
 
-    def _stepped(self, batch: Batch, number: int) -> Batch:
-        """A batch, the number-th of its epoch, after the steps on whole batches."""
+    def _mine(self, plan: Sequence[np.ndarray], first: int) -> list[tuple[tuple[int, int], np.ndarray]]:
+        """This process's micro-batches of the update that begins with the first-th one: their places in the epoch and their rows."""
+        processes = self.setup.processes
+        numbers = range(first + processes.rank, min(first + self.micro_batches, len(plan)), processes.count)
+        return [((number, part), rows) for number in numbers for part, rows in enumerate(np.array_split(plan[number], self.parts)) if len(rows)]
+
+    def _stepped(self, batch: Batch) -> Batch:
+        """A batch after the steps on whole batches."""
         for step, prepared in self.setup.batch_steps:
-            rng = stream(self.setup.seed, "batch step", step.id, self.epoch, number)
+            rng = stream(self.setup.seed, "batch step", step.id, self.epoch, *batch.place)
             if step.p >= 1 or rng.random() < step.p:
                 batch = prepared.apply(batch, {}, rng)
         return batch
 
     def one_update(self, micro: Sequence[Batch], total: dict[str, list]) -> None:
-        """One change of the parameters. A task's mean is over its rows in all micro-batches, so they are drawn first."""
+        """One change of the parameters. A task's mean is over its rows in all micro-batches of all processes, so they are drawn first.
+        `total` takes sums and numbers of the losses by task, and of further figures."""
         setup, model = self.setup, self.model
         self.update += 1
-        counts: dict[str, int] = {}
-        for batch in micro:
-            for name, rows in batch.rows.items():
-                counts[name] = counts.get(name, 0) + len(rows)
+        counts = self._added({name: sum(len(batch.targets[name]) for batch in micro if name in batch.targets) for name in setup.heads})
+        number = self._added({"": len(micro)})[""]
         self.optimizer.zero_grad(set_to_none=True)
         shared = model.shared_parameters() if hasattr(model, "shared_parameters") else list(model.parameters())
+        shared = [parameter for parameter in shared if parameter.requires_grad]
+        further: list[tuple] = []
         for batch, output, values in self._forward(micro):
-            losses = {name: rows.sum() / counts[name] for name, rows in values.items()}
             for name, rows in values.items():
-                total[name][0] += float(rows.detach().double().sum())
-                total[name][1] += len(rows)
-            setup.balancing.backward(losses, shared, getattr(output, "representation", None), batch.rows, batch is micro[-1])
+                self._add(total, name, self._finite(name, rows, batch), len(rows))
+            losses = {name: rows.sum() / counts[name] for name, rows in values.items()}
+            for name, cost in getattr(output, "costs", {}).items():
+                self._add(total, f"cost/{name}", cost.item(), 1)
+                further.append(torch.autograd.grad(cost / number, self._learned(), retain_graph=True, allow_unused=True))
+            if setup.inspect and self.update % setup.inspect == 0:
+                self._inspect(losses, shared, total)
+            if batch is micro[-1]:  # the same choices in all processes
+                torch.manual_seed(derive(setup.seed, "balance", self.update) % 2**63)
+            self.backward(losses, shared, output, batch, batch is micro[-1])
+        self._collect(further, shared)
         if setup.clip:
             torch.nn.utils.clip_grad_norm_(model.parameters(), setup.clip)
         self.optimizer.step()
         self.schedule.step()
+        if self.averaged is not None:
+            self.averaged.update_parameters(model)
         setup.balancing.after_update(lambda: self._losses_anew(micro, counts))
 
+    def compute(self, batch: Batch) -> tuple[Any, dict[str, torch.Tensor]]:
+        """The model's output for a micro-batch, and the losses per row by task."""
+        low = {"bfloat16": torch.bfloat16}.get(self.setup.precision)
+        with torch.autocast("cpu", dtype=low) if low else nullcontext():
+            output = self.forward(batch.inputs, batch.lengths, batch.rows)
+        return output, {name: self.setup.losses[name](raw.float() if low else raw, batch.targets.get(name), batch)
+                        for name, raw in outputs_of(output).items()}
+
+    def backward(self, losses: Mapping[str, torch.Tensor], shared: Sequence[torch.Tensor], output: Any, batch: Batch, last: bool) -> None:
+        """Gradients of one micro-batch."""
+        self.setup.balancing.backward(losses, shared, getattr(output, "representation", None), batch.rows, last)
+
     def _forward(self, micro: Sequence[Batch]) -> Iterator[tuple[Batch, Any, dict[str, torch.Tensor]]]:
-        """Each micro-batch with the model's output and the losses per row, with this update's random choices."""
-        torch.manual_seed(derive(self.setup.seed, "forward", self.update) % 2**63)
+        """Each micro-batch with the model's output and the losses per row, with its own random choices."""
         for batch in micro:
-            output, values = self.model(batch.inputs, batch.lengths, batch.rows), {}
-            for name, raw in _outputs(output).items():
-                values[name] = self.setup.losses[name](raw, batch.targets.get(name), batch)
-                self._check_finite(name, values[name], batch)
-            yield batch, output, values
+            torch.manual_seed(derive(self.setup.seed, "forward", self.epoch, *batch.place) % 2**63)
+            yield batch, *self.compute(batch)
 
     @torch.no_grad()
-    def _losses_anew(self, micro: Sequence[Batch], counts: Mapping[str, int]) -> dict[str, torch.Tensor]:
-        losses: dict[str, torch.Tensor] = {}
+    def _losses_anew(self, micro: Sequence[Batch], counts: Mapping[str, float]) -> dict[str, torch.Tensor]:
+        losses = {name: torch.zeros(()) for name, count in counts.items() if count}
         for _, _, values in self._forward(micro):
             for name, rows in values.items():
-                losses[name] = losses.get(name, 0) + rows.sum() / counts[name]
-        return losses
+                losses[name] = losses[name] + rows.sum() / counts[name]
+        return {name: self.setup.processes.total(loss) for name, loss in losses.items()}
 
-    def _check_finite(self, name: str, values: torch.Tensor, batch: Batch) -> None:
-        if not torch.isfinite(values).all():
-            rows = batch.rows[name].tolist()
+    def _learned(self) -> list[torch.Tensor]:
+        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
+    def _collect(self, further: Sequence[tuple], shared: Sequence[torch.Tensor]) -> None:
+        """Gradients of costs, and of other processes, on top of what the balancer has written."""
+        for gradients in further:
+            for parameter, gradient in zip(self._learned(), gradients):
+                if gradient is not None:
+                    parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+        apart = set(map(id, shared)) if self.setup.balancing.reduced else set()
+        every = [*self.model.parameters(), *self.setup.balancing.parameters()]
+        self.setup.processes.add_gradients(parameter for parameter in every if id(parameter) not in apart)
+
+    def _inspect(self, losses: Mapping[str, torch.Tensor], shared: Sequence[torch.Tensor], total: dict[str, list]) -> None:
+        """Norm of each task's gradient of the shared parameters, and cosines between them, of one micro-batch."""
+        found = {}
+        for name, loss in losses.items():
+            gradients = torch.autograd.grad(loss, shared, retain_graph=True, allow_unused=True)
+            found[name] = torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for p, g in zip(shared, gradients)])
+            self._add(total, f"gradient_norm/{name}", found[name].norm().item(), 1)
+        for one in found:
+            for other in found:
+                if one != other:
+                    self._add(total, f"gradient_cosine/{one}/{other}", torch.cosine_similarity(found[one], found[other], dim=0).item(), 1)
+
+    def _added(self, values: dict[str, float]) -> dict[str, float]:
+        """Sums over all processes, which may have other names."""
+        if self.setup.processes.count == 1:
+            return values
+        every = self.setup.processes.gathered(values)
+        return {name: sum(one.get(name, 0) for one in every) for name in dict.fromkeys(name for one in every for name in one)}
+
+    @staticmethod
+    def _add(total: dict[str, list], name: str, value: float, number: int) -> None:
+        entry = total.setdefault(name, [0.0, 0])
+        entry[0] += value
+        entry[1] += number
+
+    def _finite(self, name: str, values: torch.Tensor, batch: Batch) -> float:
+        """The sum of a task's losses. Raises `TrainingError` that names the clips where it is not finite."""
+        value = values.detach().sum(dtype=torch.float64).item()
+        if not math.isfinite(value):
+            rows = np.arange(len(batch.clips))[batch.rows[name]].tolist()
             clips = [batch.clips[rows[i]] for i in torch.nonzero(~torch.isfinite(values)).flatten().tolist()]
+            more = f" and {len(clips) - 5} more" if len(clips) > 5 else ""
             raise TrainingError(f"{self.folder.path.name}: the loss of task {name} is not finite at update {self.update} (epoch {self.epoch}), "
-                                f"clips {', '.join(clips[:5])}{f' and {len(clips) - 5} more' if len(clips) > 5 else ''}; lower the learning rate, "
-                                f"or look at these clips' features. The last good checkpoint is {self.folder.checkpoint('last')}")
+                                f"clips {', '.join(clips[:5])}{more}; lower the learning rate, or look at these clips' features. "
+                                f"The last good checkpoint is {self.folder.checkpoint('last')}")
+        return value
+
+    def _smaller_batches(self, error: Exception) -> None:
+        """After one that ran out of memory, go on from the last checkpoint with micro-batches cut in two, or stop."""
+        if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and "not enough memory" not in str(error):
+            raise error
+        where = (f"{self.folder.path.name}: out of memory at update {self.update} (epoch {self.epoch}) "
+                 f"with {self.setup.batch_size // self.parts} rows")
+        if self.setup.on_memory == "stop" or self.parts >= self.setup.batch_size:
+            raise TrainingError(f"{where}; lower train.batch_size and raise train.accumulate, or say train.on_memory = \"halve\". The last good "
+                                f"checkpoint is {self.folder.checkpoint('last')}") from error
+        self.parts *= 2
+        self.folder.log(f"{where}; each micro-batch is cut into {self.parts}")
+        self.checkpoints.wait()
+        self.resume()
 
     # After an epoch ---------------------------------------------------------------------------------------------------
 
     def epoch_done(self) -> None:
         setup = self.setup
         found = {"train": {name: {"loss": value} for name, value in self.train_losses.items()}}
+        for name, weight in setup.balancing.figures().items():
+            found["train"].setdefault(name, {})["weight"] = weight
+        for name, value in self.further.items():
+            figure, _, task = name.partition("/")
+            task, _, other = task.partition("/") if figure != "cost" else ("", "", task)
+            found["train"].setdefault(task, {})[f"{figure}/{other}" if other else figure] = value
         predictions = {}
         if len(self.rows["validation"]):
             predictions["validation"], found["validation"] = self._evaluate("validation")
@@ -217,7 +322,7 @@ class GradientRun:
         self.folder.update_info(epoch=self.epoch, best_epoch=self.best_epoch)
         setup.reporters.epoch_ended(self.epoch, found, predictions)
         shown = ", ".join(f"{name} {key} {values[key]:.4g}" for name, values in found.get("validation", found["train"]).items()
-                          for key in (setup.primary[name][0], "loss") if key in values)
+                          if name in setup.primary for key in (setup.primary[name][0], "loss") if key in values)
         uneven = {name: passes for name, passes in self.passes.items() if passes != 1}
         self.folder.log(f"epoch {self.epoch}: {shown}" + (f"; rows gone through: {', '.join(f'{n} {p:.3g} times' for n, p in uneven.items())}"
                                                           if uneven else ""))
@@ -253,7 +358,7 @@ class GradientRun:
     def finish(self) -> None:
         for name in ("last", "best"):
             state = load_checkpoint(self.folder.checkpoint(name))
-            self.model.load_state_dict(state["model"])
+            (self.model if self.averaged is None else self.averaged.module).load_state_dict(state["model"])
             predictions, found = {}, {}
             for part in ("validation", "test"):
                 if len(self.rows[part]):
@@ -264,9 +369,14 @@ class GradientRun:
             self.setup.reporters.epoch_ended(state["epoch"], {"test": found["test"]}, {"test": predictions["test"]})
 
     def _evaluate(self, part: str) -> tuple[dict, dict]:
+        """Predictions and figures of a part; the validation part teaches heads what they decide by."""
         setup = self.setup
-        predictions, losses = predict(self.model, setup.heads, setup.losses, self.rows[part], setup.batch_size, setup.workers,
-                                      setup.each_window)
+        model = self.model if self.averaged is None else self.averaged.module
+        setup.processes.average(list(model.buffers()))
+        if part == "validation":
+            self.heads = dict(setup.heads)
+        predictions, losses = predict(model, self.heads, setup.losses, self.rows[part], setup.batch_size, setup.workers, setup.each_window,
+                                      setup.processes, tune=part == "validation")
         return predictions, figures(predictions, losses, setup.metrics)
 
     def _write(self, found: Mapping[str, Any], checkpoint: str | None, epoch: int | None = None) -> None:
@@ -281,31 +391,46 @@ class GradientRun:
         return bool(setup.save_updates and self.update % setup.save_updates == 0 or setup.save_minutes and seconds > 60 * setup.save_minutes)
 
     def _save(self, name: str, partial: tuple[dict[str, list], int] | None = None) -> None:
-        """`partial`: sums of losses and number of updates of an epoch that has not ended."""
-        self.saved = time.monotonic()
+        """`partial`: sums of losses and number of updates of an epoch that has not ended, of each process."""
+        self.saved, setup = time.monotonic(), self.setup
+        averaged = {} if self.averaged is None else {"learned": self.model.state_dict(), "averages": self.averaged.n_averaged}
+        partials = setup.processes.gathered(partial)
         state = {"epoch": self.epoch - (partial is not None), "update": self.update, "best": self.best, "best_epoch": self.best_epoch,
-                 "partial": partial,
-                 "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict(),
-                 "balancing": dict(self.setup.balancing.state_dict())}
-        path = Path(self.folder.checkpoint(name))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic(path) as temporary:
-            torch.save(state, temporary)
+                 "partial": partials, "parts": self.parts, "model": (self.averaged.module if averaged else self.model).state_dict(), **averaged,
+                 "optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict(),
+                 "balancing": dict(setup.balancing.state_dict()), "extra": self.extra_state()}
+        if setup.processes.rank == 0:
+            self.checkpoints.save(self.folder.checkpoint(name), state)
+
+    def extra_state(self) -> dict[str, Any]:
+        """What a paradigm keeps beside: numbers, strings, tensors, and lists and dicts of them."""
+        return {}
+
+    def load_extra_state(self, state: Mapping[str, Any]) -> None:
+        pass
 
     def resume(self) -> None:
-        """Continue behind the last update that was saved: everything random is keyed by epoch and update, so no stream needs storing."""
-        path = Path(self.folder.checkpoint("last"))
+        """Continue behind the last update that was saved: everything random is keyed by epoch and place, so no stream needs storing."""
+        path, processes = self.folder.checkpoint("last"), self.setup.processes
         self.folder.clean()
+        processes.wait()
         if not path.exists():
             self.folder.truncate_metrics(0)
+            self._save("last")
             return
         state = load_checkpoint(path)
-        self.model.load_state_dict(state["model"])
+        self.model.load_state_dict(state.get("learned", state["model"]))
+        if self.averaged is not None:
+            self.averaged.module.load_state_dict(state["model"])
+            self.averaged.n_averaged.copy_(state["averages"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.setup.balancing.load_state_dict(state["balancing"])
+        self.load_extra_state(state["extra"])
         self.epoch, self.update, self.best, self.best_epoch = state["epoch"], state["update"], state["best"], state["best_epoch"]
-        self.partial = state["partial"]
+        self.parts = max(self.parts, state["parts"])
+        partials = state["partial"]
+        self.partial = partials[processes.rank] if processes.rank < len(partials) else partials[0] and ({}, partials[0][1])
         self.folder.truncate_metrics(self.epoch)
         self.folder.update_info(epoch=self.epoch, best_epoch=self.best_epoch)
         self.folder.log(f"continued after epoch {self.epoch}" + (f" and {self.partial[1]} updates" if self.partial else ""))

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import inspect
 import math
+from fnmatch import fnmatchcase
 from typing import Any, Iterable, Mapping
 
 import torch
 
 from ..errors import ExperimentError
 
-__all__ = ["build_optimizer", "build_schedule", "depends_on_length"]
+__all__ = ["build_optimizer", "build_schedule", "depends_on_length", "freeze"]
 
 SCHEDULES = {"constant": (), "linear": ("final",), "cosine": ("final",), "step": ("every", "factor")}
 
 
-def build_optimizer(config: Mapping[str, Any], parameters: Iterable[torch.Tensor]) -> torch.optim.Optimizer:
-    """torch's optimizer class of this name in any case, with its own parameters."""
+def build_optimizer(config: Mapping[str, Any], model: torch.nn.Module, further: Iterable[torch.Tensor] = (),
+                    patterns: Mapping[str, Any] | None = None) -> torch.optim.Optimizer:
+    """torch's optimizer class of this name in any case, with its own parameters; fused where there is such a form.
+
+    patterns  learning rates (`.lr`, None: the optimizer's) by pattern of parameters' names, the first that fits holds
+    """
     names = {name.lower(): name for name, value in vars(torch.optim).items()
              if inspect.isclass(value) and issubclass(value, torch.optim.Optimizer) and value is not torch.optim.Optimizer}
     use, options = str(config["use"]), {key: value for key, value in config.items() if key != "use"}
@@ -27,10 +32,33 @@ def build_optimizer(config: Mapping[str, Any], parameters: Iterable[torch.Tensor
     for key in options:
         if key not in known:
             raise ExperimentError(f"train.optimizer.{key}: {names[use.lower()]} takes {', '.join(known)}")
+    groups: dict[float | None, list[torch.Tensor]] = {}
+    for name, parameter in model.named_parameters():
+        groups.setdefault(getattr(_fitting(name, patterns), "lr", None), []).append(parameter)
+    groups.setdefault(None, []).extend(further)
+    listed = [{"params": some} | ({} if lr is None else {"lr": lr}) for lr, some in groups.items() if some]
+    if "fused" in known and not set(options) & {"fused", "foreach", "differentiable"}:
+        options["fused"] = True
     try:
-        return cls(list(parameters), **options)
+        return cls(listed, **options)
     except (TypeError, ValueError) as error:
         raise ExperimentError(f"train.optimizer: {error}") from None
+
+
+def _fitting(name: str, patterns: Mapping[str, Any] | None) -> Any:
+    return next((value for pattern, value in (patterns or {}).items() if fnmatchcase(name, pattern)), None)
+
+
+def freeze(model: torch.nn.Module, patterns: Mapping[str, Any], epoch: int) -> None:
+    """Parameters whose pattern says `frozen` (true, or so many first epochs) do not learn in this epoch. Raises `ExperimentError` for a
+    pattern that fits no parameter."""
+    names = [name for name, _ in model.named_parameters()]
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise ExperimentError(f"train.parameters: no parameter's name fits {pattern!r}; there are {', '.join(names[:8])}, …")
+    for name, parameter in model.named_parameters() if patterns else ():
+        frozen = getattr(_fitting(name, patterns), "frozen", False)
+        parameter.requires_grad_(not (frozen is True or epoch <= frozen))
 
 
 def depends_on_length(config: Mapping[str, Any]) -> bool:

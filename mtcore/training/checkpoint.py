@@ -1,0 +1,47 @@
+"""Checkpoints: written while training goes on, whole or not at all, and read without running code."""
+
+from __future__ import annotations
+
+import pickle
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_map_only
+
+from ..errors import DataError
+from ..runfolder import atomic
+
+__all__ = ["Checkpoints", "load_checkpoint"]
+
+
+class Checkpoints:
+    """Writes one after the other in a thread; `wait` until all are on disk."""
+
+    def __init__(self):
+        self.thread = ThreadPoolExecutor(1)
+        self.last: Future | None = None
+
+    def save(self, path: Path, state: dict[str, Any]) -> None:
+        """`state` is copied now."""
+        self.wait()
+        self.last = self.thread.submit(_write, path, tree_map_only(torch.Tensor, lambda one: one.detach().clone(), state))
+
+    def wait(self) -> None:
+        if self.last is not None:
+            self.last.result()
+
+
+def _write(path: Path, state: dict[str, Any]) -> None:
+    with atomic(path) as temporary:
+        torch.save(state, temporary)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """What training saved; runs no code."""
+    try:
+        return torch.load(path, weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise DataError(f"{path}: expected a checkpoint, found {type(error).__name__}: {error}; "
+                        "remove the run's folder and run again") from error

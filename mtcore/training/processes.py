@@ -1,0 +1,61 @@
+"""Several processes that train one model, as `torchrun` starts them; one process needs none of it."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Iterable, Sequence
+
+import torch
+from torch import Tensor, distributed
+
+__all__ = ["Processes"]
+
+
+class Processes:
+    """This process is number `rank` of `count`. All of them must make the same calls in the same order."""
+
+    def __init__(self):
+        self.count, self.rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
+        if self.count > 1 and not distributed.is_initialized():
+            distributed.init_process_group("gloo")
+
+    def total(self, values: Tensor) -> Tensor:
+        """The sum over all processes."""
+        if self.count > 1:
+            values = values.clone()
+            distributed.all_reduce(values)
+        return values
+
+    def gathered(self, thing: Any) -> list[Any]:
+        """What each process has, by rank."""
+        if self.count == 1:
+            return [thing]
+        found: list[Any] = [None] * self.count
+        distributed.all_gather_object(found, thing)
+        return found
+
+    def wait(self) -> None:
+        """Until all have come here."""
+        if self.count > 1:
+            distributed.barrier()
+
+    @torch.no_grad()
+    def add_gradients(self, parameters: Iterable[Tensor]) -> None:
+        """Sum `.grad` over the processes; a parameter that has none anywhere keeps none, so that optimizers leave it alone."""
+        if self.count == 1:
+            return
+        learned = [p for p in parameters if p.requires_grad]
+        there = self.total(torch.tensor([float(p.grad is not None) for p in learned])).tolist()
+        learned = [p for p, number in zip(learned, there) if number]
+        if not learned:
+            return
+        flat = self.total(torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in learned]))
+        for parameter, part in zip(learned, flat.split([p.numel() for p in learned])):
+            parameter.grad = part.view_as(parameter)
+
+    @torch.no_grad()
+    def average(self, buffers: Sequence[Tensor]) -> None:
+        """Mean over the processes, in place: running statistics of normalisations."""
+        for buffer in buffers if self.count > 1 else ():
+            if buffer.is_floating_point():
+                buffer.copy_(self.total(buffer) / self.count)

@@ -1,0 +1,145 @@
+"""What `[train]` offers the gradient trainer beside the optimizer: groups, freezing, averages, precision, costs, memory."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+
+from mtcore.errors import ExperimentError, TrainingError
+from mtcore.plugin import Trunk, param
+from mtcore.training.gradient import GradientRun, load_checkpoint
+
+ONE = {"split": {"folds": 1, "validation": 0.2}}
+
+
+def weights(run, name="last"):
+    return load_checkpoint(run.folder.checkpoint(name))["model"]
+
+
+def trained(make, runs, **train):
+    run, = make(runs=runs, **ONE, train={"epochs": 2, "batch_size": 8, "optimizer": {"use": "sgd", "lr": 0.1}, **train}).run()
+    return run
+
+
+def first(run):
+    """The weights before any update."""
+    return run.model(run.data()).state_dict()
+
+
+def test_frozen_parameters_and_rates_by_pattern(make):
+    plain = trained(make, "plain")
+    frozen = trained(make, "frozen", parameters={"trunks.*": {"frozen": True}})
+    for key, value in weights(frozen).items():
+        assert torch.equal(value, first(frozen)[key]) == key.startswith("trunks."), key
+    later = trained(make, "later", parameters={"trunks.*": {"frozen": 1}})
+    assert not any(torch.equal(value, first(later)[key]) for key, value in weights(later).items())
+    still = trained(make, "still", parameters={"heads.*": {"lr": 0.0}})
+    assert all(torch.equal(value, first(still)[key]) for key, value in weights(still).items() if key.startswith("heads."))
+    assert not torch.equal(weights(still)["heads.label.layers.1.weight"], weights(plain)["heads.label.layers.1.weight"])
+    with pytest.raises(ExperimentError, match="no parameter's name fits 'trunk.*'"):
+        trained(make, "wrong", parameters={"trunk.*": {"frozen": True}})
+
+
+def test_the_average_of_the_weights_is_evaluated(make, monkeypatch):
+    seen, whole = [], GradientRun.one_update
+
+    def one_update(self, micro, total):
+        whole(self, micro, total)
+        seen.append(copy.deepcopy(self.model.state_dict()))
+
+    monkeypatch.setattr(GradientRun, "one_update", one_update)
+    run = trained(make, "average", average=0.5)
+    expected = seen[0]
+    for state in seen[1:]:
+        expected = {key: 0.5 * expected[key] + 0.5 * state[key] for key in state}
+    assert all(torch.allclose(value, expected[key], atol=1e-6) for key, value in weights(run).items())
+    assert all(torch.equal(value, seen[-1][key]) for key, value in load_checkpoint(run.folder.checkpoint("last"))["learned"].items())
+
+
+def test_low_precision_is_near(make):
+    one, low = trained(make, "float32"), trained(make, "bfloat16", precision="bfloat16")
+    assert one.identity != low.identity
+    for key, value in weights(low).items():
+        assert value.dtype == torch.float32 and torch.allclose(value, weights(one)[key], atol=0.03)
+    assert not all(torch.equal(value, weights(one)[key]) for key, value in weights(low).items())
+
+
+def test_inspection_logs_norms_and_cosines(make, generated):
+    run, = make(**ONE, datasets={"a": {"reader": generated(chosen=("label", "size"))}},
+                train={"epochs": 1, "batch_size": 8, "inspect": 2}).run()
+    found = {(row["task"], row["metric"]): row["value"] for row in run.folder.metrics("train")}
+    assert found["label", "gradient_norm"] > 0 and found["size", "gradient_norm"] > 0
+    assert -1 <= found["label", "gradient_cosine/size"] <= 1 and found["label", "gradient_cosine/size"] == found["size", "gradient_cosine/label"]
+    plain, = make(runs="plain", **ONE, datasets={"a": {"reader": generated(chosen=("label", "size"))}}, train={"epochs": 1, "batch_size": 8}).run()
+    assert plain.identity == run.identity and all(torch.equal(value, weights(run)[key]) for key, value in weights(plain).items())
+
+
+class Costly(torch.nn.Module):
+    def __init__(self, inner, cost):
+        super().__init__()
+        self.inner, self.cost = inner, cost
+
+    def forward(self, inputs, lengths=None):
+        return self.inner(inputs, lengths)
+
+    def costs(self):
+        return {"size": self.cost * sum((p**2).sum() for p in self.parameters())}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decaying(Trunk):
+    """Its cost is what weight decay does."""
+
+    inner: Any = param(component="trunk", help="network")
+    cost: float = param(0.0, help="of squared parameters")
+
+    def build(self, shapes):
+        return Costly(self.inner.component.build(shapes), self.cost)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_costs_of_a_trunk_are_learned_once_per_update(make, registry, accumulate):
+    train = {"epochs": 1, "batch_size": 6, "accumulate": accumulate, "optimizer": {"use": "sgd", "lr": 0.1}}
+    inner = registry.make("trunk", {"use": "core.mlp", "hidden": [8]})
+    decay = {"trunks.*": {"lr": 0.1}}
+    costly, = make(runs="costly", **ONE, model={"trunk": Decaying(inner=inner, cost=0.05)}, train=train).run()
+    plain, = make(runs="plain", **ONE, model={"trunk": Decaying(inner=inner)}, train={**train, "parameters": decay,
+                  "optimizer": {"use": "sgd", "lr": 0.1, "weight_decay": 0.1}}).run()
+    for key, value in weights(costly).items():
+        if key.startswith("trunks."):
+            assert not torch.equal(value, first(costly)[key])
+    row, = (row for row in costly.folder.metrics("train") if row["metric"] == "cost/main.size")
+    assert row["value"] > 0
+    # heads have no cost but decay: compare the trunk after one update, where heads were the same
+    a, b = (make(runs=f"{name}1", **ONE, model={"trunk": trunk}, train={**options, "epochs": None, "updates": 1}).run()[0] for name, trunk, options in (
+        ("costly", Decaying(inner=inner, cost=0.05), train),
+        ("plain", Decaying(inner=inner), {**train, "optimizer": {"use": "sgd", "lr": 0.1, "weight_decay": 0.1}})))
+    assert all(torch.allclose(value, weights(b)[key], atol=1e-6) for key, value in weights(a).items() if key.startswith("trunks."))
+
+
+def test_out_of_memory_stops_or_halves(make, monkeypatch):
+    whole = GradientRun.compute
+
+    def compute(self, batch):
+        if len(batch.clips) > 4 and self.update == 3:
+            raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes")
+        return whole(self, batch)
+
+    plain = trained(make, "plain")
+    monkeypatch.setattr(GradientRun, "compute", compute)
+    with pytest.raises(TrainingError, match=r"out of memory at update 3 \(epoch 1\) with 8 rows.*on_memory"):
+        trained(make, "stop")
+    run = trained(make, "halve", on_memory="halve")
+    assert "each micro-batch is cut into 2" in (run.folder.path / "run.log").read_text()
+    assert all(torch.allclose(value, weights(plain)[key], atol=1e-5) for key, value in weights(run).items())
+
+
+def test_compiled_is_near(make, monkeypatch):
+    called = []
+    monkeypatch.setattr(torch, "compile", lambda model: called.append(model) or model)  # a compiler is not everywhere
+    run = trained(make, "compiled", compile=True)
+    assert called and all(torch.equal(value, weights(trained(make, "plain"))[key]) for key, value in weights(run).items())

@@ -1,0 +1,100 @@
+"""Several processes train one model; several runs train at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from mtcore.training.gradient import load_checkpoint
+
+FILE = """
+name = "spread"
+[datasets.tones]
+reader = {{use = "core.tones", count = 24}}
+[datasets.chords]
+reader = {{use = "core.chords", count = 16}}
+[inputs.main]
+extractor = {{use = "core.spectrogram", hop = 0.05}}
+steps = ["core.standardize"]
+[split]
+folds = 1
+validation = 0.2
+[model]
+trunk = {{use = "core.cnn", channels = [4, 6], batch_norm = false, dropout = 0.3}}
+[train]
+epochs = 2
+batch_size = 4
+sampler = "{sampler}"
+optimizer = {{use = "sgd", lr = 0.05}}
+save = {{updates = 1}}
+{train}
+[report]
+reporters = []
+"""
+
+
+def command(tmp_path, name, processes=1, train="", sampler="mixed", extra=()):
+    """The command that runs the experiment, with so many processes."""
+    (tmp_path / f"{name}.toml").write_text(FILE.format(train=train, sampler=sampler))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    start = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}", f"--master-port={port}", *extra, "-m"]
+    return [*(start if processes > 1 else [sys.executable, "-m"]), "mtcore", "run", str(tmp_path / f"{name}.toml"), "--runs",
+            str(tmp_path / name)]
+
+
+@pytest.fixture
+def environment(tmp_path):
+    return {**os.environ, "OMP_NUM_THREADS": "1", "MTCORE_CACHE": str(tmp_path / "cache")}
+
+
+def told(folder):
+    """Weights and figures of the only run below a folder."""
+    path, = folder.glob("spread/run*")
+    lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    return load_checkpoint(path / "checkpoints" / "last.pt")["model"], {(r["epoch"], r["part"], r["task"], r["metric"], r["checkpoint"]): r["value"]
+                                                                        for r in lines}
+
+
+@pytest.mark.parametrize("sampler", ["mixed", "alternating"])
+def test_two_processes_are_one_with_the_same_global_batch(tmp_path, environment, sampler):
+    """With batches of one dataset each, a process lacks the heads of the other dataset."""
+    for name, processes, train in (("one", 1, "accumulate = 2"), ("two", 2, "")):
+        subprocess.run(command(tmp_path, name, processes, train, sampler), env=environment, check=True, capture_output=True, text=True)
+    (one, figures), (two, others) = (told(tmp_path / name) for name in ("one", "two"))
+    assert one.keys() == two.keys() and all(torch.allclose(one[key], two[key], atol=1e-5) for key in one)
+    assert figures.keys() == others.keys()
+    assert all(figures[key] == pytest.approx(others[key], rel=1e-3, abs=1e-4) for key in figures if key[3] == "loss")
+
+
+def test_a_killed_worker_and_a_restart_continue(tmp_path, environment):
+    for name in ("whole", "killed"):
+        process = subprocess.Popen(command(tmp_path, name, 2, extra=("--max-restarts=2",)), env=environment, stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.DEVNULL)
+        if name == "killed":
+            while not list((tmp_path / name).glob("spread/run*/checkpoints/last.pt")) and process.poll() is None:
+                time.sleep(0.01)
+            time.sleep(0.2)
+            workers = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
+            os.kill(int(workers[-1]), signal.SIGKILL)
+        assert process.wait(timeout=120) == 0
+    log = next((tmp_path / "killed").glob("spread/run*/run.log")).read_text()
+    assert "continued after epoch" in log
+    (one, figures), (two, others) = (told(tmp_path / name) for name in ("whole", "killed"))
+    assert all(torch.equal(one[key], two[key]) for key in one) and figures == others
+
+
+def test_runs_at_a_time_are_the_same_runs(make):
+    changes = {"datasets": {"a": {"reader": {"use": "core.tones", "count": 24}}}, "split": {"folds": 1}, "vary": {"seed": [1, 2]}}
+    one, two = ([run.folder.path for run in make(runs=name, jobs=jobs, **changes).run()] for name, jobs in (("a", 1), ("b", 2)))
+    assert [path.name for path in one] == [path.name for path in two] and len(one) == 2
+    assert all((a / "metrics.jsonl").read_text() == (b / "metrics.jsonl").read_text() for a, b in zip(one, two))
