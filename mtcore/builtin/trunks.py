@@ -129,9 +129,11 @@ class Convolutions(nn.Module):
         return x, length
 
     def end(self, x: Tensor, length: Tensor | None) -> Representation:
-        frames = x.flatten(1, -2)
+        frames = own = x.flatten(1, -2)
         count = frames.shape[-1] if length is None else length.clamp(min=1).unsqueeze(1)
-        vector = torch.cat([frames.sum(-1) / count, frames.amax(-1)], 1)
+        if length is not None:  # what was mixed between the stages may be below zero
+            own = frames.masked_fill(torch.arange(frames.shape[-1], device=x.device) >= count.unsqueeze(1), -torch.inf)
+        vector = torch.cat([frames.sum(-1) / count, own.amax(-1)], 1)
         return Representation(self.dropout(vector), frames, math.prod(self.strides))
 
     def forward(self, inputs: Mapping[str, Tensor], lengths: Mapping[str, Tensor] | None = None) -> Representation:

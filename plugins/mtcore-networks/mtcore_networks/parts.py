@@ -56,8 +56,11 @@ def keep(x: Tensor, length: Tensor | None) -> Tensor:
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """Where there is a single value per channel, as of one short row, it has no variance: the running statistics are used then,
-    so that such a batch can be trained on."""
+    """Of arrays of any rank. Where there is a single value per channel, as of one short row, it has no variance: the running
+    statistics are used then, so that such a batch can be trained on."""
+
+    def _check_input_dim(self, x: Tensor) -> None:
+        pass
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training and x.numel() == x.shape[1]:
