@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Mapping
+from functools import partial
+from typing import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ __all__ = ["Cnn", "Cnn1d", "Mlp"]
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh}
 
 Shapes = Mapping[str, tuple[int | None, ...]]
+Stage = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor | None]]
 
 
 class BatchNorm(nn.BatchNorm1d):
@@ -52,16 +54,27 @@ class Mlp(Trunk):
         for before, after in zip(widths, widths[1:]):
             layers += [nn.Linear(before, after, bias=not self.batch_norm), *([BatchNorm(after)] if self.batch_norm else []),
                        ACTIVATIONS[self.activation](), nn.Dropout(self.dropout)]
-        return Flat(list(shapes), nn.Sequential(*layers))
+        return Flat(list(shapes), nn.Sequential(*layers), len(self.hidden))
 
 
 class Flat(nn.Module):
-    def __init__(self, names: list[str], layers: nn.Module):
+    def __init__(self, names: list[str], layers: nn.Sequential, depth: int):
         super().__init__()
-        self.names, self.layers = names, layers
+        self.names, self.layers, self.depth = names, layers, depth
+
+    def begin(self, inputs: Mapping[str, Tensor], lengths: Mapping[str, Tensor] | None = None) -> tuple[Tensor, None]:
+        return torch.cat([inputs[name].flatten(1) for name in self.names], 1), None
+
+    @property
+    def stages(self) -> list[Stage]:
+        each = len(self.layers) // self.depth
+        return [lambda x, length, layers=self.layers[i:i + each]: (layers(x), length) for i in range(0, len(self.layers), each)]
+
+    def end(self, x: Tensor, length: Tensor | None) -> Representation:
+        return Representation(x)
 
     def forward(self, inputs: Mapping[str, Tensor], lengths: Mapping[str, Tensor] | None = None) -> Representation:
-        return Representation(self.layers(torch.cat([inputs[name].flatten(1) for name in self.names], 1)))
+        return self.end(self.layers(self.begin(inputs)[0]), None)
 
 
 def single(trunk: str, shapes: Shapes, rank: int, expected: str, instead: str) -> tuple[str, tuple[int | None, ...]]:
@@ -94,21 +107,40 @@ class Convolutions(nn.Module):
 
     What lies beyond `lengths` is kept at zero, so that padding with zeros does not show."""
 
-    def __init__(self, name: str, blocks: list[nn.Module], strides: list[int], dropout: float):
+    def __init__(self, name: str, blocks: list[nn.Module], strides: list[int], dropout: float, each: int = 1):
         super().__init__()
         self.name, self.blocks, self.strides, self.dropout = name, nn.ModuleList(blocks), strides, nn.Dropout(dropout)
+        self.each = each
+        """blocks of a stage"""
+
+    def begin(self, inputs: Mapping[str, Tensor], lengths: Mapping[str, Tensor] | None = None) -> tuple[Tensor, Tensor | None]:
+        return inputs[self.name], None if lengths is None else lengths[self.name]
+
+    @property
+    def stages(self) -> list[Stage]:
+        return [partial(self.stage, i) for i in range(0, len(self.blocks), self.each)]
+
+    def stage(self, first: int, x: Tensor, length: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        for i in range(first, first + self.each):
+            x = self.blocks[i](x)
+            if length is not None:
+                length = (length + self.strides[i] - 1) // self.strides[i]
+                x = x * (torch.arange(x.shape[-1], device=x.device) < length.reshape(-1, *[1] * (x.dim() - 1)))
+        return x, length
+
+    def end(self, x: Tensor, length: Tensor | None) -> Representation:
+        frames = own = x.flatten(1, -2)
+        count = frames.shape[-1] if length is None else length.clamp(min=1).unsqueeze(1)
+        if length is not None:  # what was mixed between the stages may be below zero
+            own = frames.masked_fill(torch.arange(frames.shape[-1], device=x.device) >= count.unsqueeze(1), -torch.inf)
+        vector = torch.cat([frames.sum(-1) / count, own.amax(-1)], 1)
+        return Representation(self.dropout(vector), frames, math.prod(self.strides))
 
     def forward(self, inputs: Mapping[str, Tensor], lengths: Mapping[str, Tensor] | None = None) -> Representation:
-        x, length = inputs[self.name], None if lengths is None else lengths[self.name]
-        for block, stride in zip(self.blocks, self.strides):
-            x = block(x)
-            if length is not None:
-                length = (length + stride - 1) // stride
-                x = x * (torch.arange(x.shape[-1], device=x.device) < length.reshape(-1, *[1] * (x.dim() - 1)))
-        frames = x.flatten(1, -2)
-        count = frames.shape[-1] if length is None else length.clamp(min=1).unsqueeze(1)
-        vector = torch.cat([frames.sum(-1) / count, frames.amax(-1)], 1)
-        return Representation(self.dropout(vector), frames, math.prod(self.strides))
+        x, length = self.begin(inputs, lengths)
+        for stage in self.stages:
+            x, length = stage(x, length)
+        return self.end(x, length)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,4 +189,4 @@ class Cnn1d(Trunk):
                                         *([BatchNorm(after)] if self.batch_norm else []), nn.ReLU()))
             blocks.append(nn.MaxPool1d(4, ceil_mode=True))
             strides += [stride, 4]
-        return Convolutions(name, blocks, strides, self.dropout)
+        return Convolutions(name, blocks, strides, self.dropout, each=2)

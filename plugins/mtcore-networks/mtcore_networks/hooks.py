@@ -13,3 +13,11 @@ def mtcore_register_trunks():
     yield TrunkSpec("pretrained", "mtcore_networks.pretrained:Pretrained",
                     "A transformers model of raw sound in a folder, trained on (extra transformers)",
                     example="mtcore_networks.examples:wav2vec2")
+    yield TrunkSpec("soft", "mtcore_networks.sharing:Soft", "A network for each task, their parameters held together (Duong 2015)")
+    yield TrunkSpec("cross_stitch", "mtcore_networks.sharing:CrossStitch",
+                    "A network for each task, mixed behind each stage (Misra 2016)")
+    yield TrunkSpec("mtan", "mtcore_networks.sharing:Mtan",
+                    "One network, of whose stages each task chooses values by attention (Liu 2019)")
+    yield TrunkSpec("mmoe", "mtcore_networks.experts:Mmoe", "Several networks, mixed for each task by a gate (Ma 2018)")
+    yield TrunkSpec("cgc", "mtcore_networks.experts:Cgc", "Networks of all tasks and of each task, mixed by gates (Tang 2020)")
+    yield TrunkSpec("ple", "mtcore_networks.experts:Ple", "The same, level by level between the networks' stages (Tang 2020)")

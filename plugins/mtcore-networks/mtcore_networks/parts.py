@@ -7,7 +7,7 @@ it at zero, which is also what convolutions and poolings see beyond the end of a
 from __future__ import annotations
 
 import math
-from typing import Mapping, Sequence
+from typing import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from mtcore.plugin import ParameterError, Representation
 
 Shapes = Mapping[str, tuple[int | None, ...]]
+Stage = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor | None]]
 
 
 def spectra(trunk: str, shapes: Shapes) -> tuple[str, int, int]:
@@ -55,8 +56,11 @@ def keep(x: Tensor, length: Tensor | None) -> Tensor:
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """Where there is a single value per channel, as of one short row, it has no variance: the running statistics are used then,
-    so that such a batch can be trained on."""
+    """Of arrays of any rank. Where there is a single value per channel, as of one short row, it has no variance: the running
+    statistics are used then, so that such a batch can be trained on."""
+
+    def _check_input_dim(self, x: Tensor) -> None:
+        pass
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training and x.numel() == x.shape[1]:
@@ -87,16 +91,28 @@ class Overall(nn.Module):
 
 
 class Spectral(nn.Module):
-    """Blocks (x, length) -> (x, length), then `frames` (x, length) -> [batch, values, frames]."""
+    """Blocks (x, length) -> (x, length), then `frames` (x, length) -> [batch, values, frames].
+
+    Its stages are the blocks and, where it has parameters, `frames`."""
 
     def __init__(self, name: str, blocks: Sequence[nn.Module], frames: nn.Module, strides: Sequence[int], dropout: float):
         super().__init__()
         self.name, self.blocks, self.frames = name, nn.ModuleList(blocks), frames
-        self.overall = Overall(math.prod(strides), dropout)
+        self.overall, self.last = Overall(math.prod(strides), dropout), any(True for _ in frames.parameters())
+
+    def begin(self, inputs: Mapping[str, Tensor], lengths: Mapping[str, Tensor] | None = None) -> tuple[Tensor, Tensor | None]:
+        length = None if lengths is None else lengths[self.name].clamp(min=1)
+        return keep(inputs[self.name], length), length
+
+    @property
+    def stages(self) -> list[Stage]:
+        return [*self.blocks, lambda x, length: (self.frames(x, length), length)] if self.last else list(self.blocks)
+
+    def end(self, x: Tensor, length: Tensor | None) -> Representation:
+        return self.overall(x if self.last else self.frames(x, length), length)
 
     def forward(self, inputs: Mapping[str, Tensor], lengths: Mapping[str, Tensor] | None = None) -> Representation:
-        x, length = inputs[self.name], None if lengths is None else lengths[self.name].clamp(min=1)
-        x = keep(x, length)
-        for block in self.blocks:
-            x, length = block(x, length)
-        return self.overall(self.frames(x, length), length)
+        x, length = self.begin(inputs, lengths)
+        for stage in self.stages:
+            x, length = stage(x, length)
+        return self.end(x, length)
