@@ -21,7 +21,10 @@ __all__ = ["ByGramian", "OfGradients", "simplex"]
 
 
 class OfGradients(Keeping):
-    """One backward pass per task and micro-batch. A method says what `direction` is."""
+    """One backward pass per task and micro-batch. A method says what `direction` is. Several processes add up J, so that all
+    of them find the same direction."""
+
+    reduced = True
 
     def __init__(self, weights: Mapping[str, float]):
         super().__init__(weights)
@@ -45,7 +48,7 @@ class OfGradients(Keeping):
         shared = [parameter for parameter in shared if parameter.requires_grad]
         if not self.micro:
             self.values, self.counts = torch.zeros(len(self.tasks)), torch.zeros(self.batches_per_update, len(self.tasks))
-            if last and self._at_once(losses, shared, representation, rows):
+            if last and self.processes == 1 and self._at_once(losses, shared, representation, rows):
                 return
             self._begin(shared)
         batch = self.micro % self.batches_per_update
@@ -57,15 +60,22 @@ class OfGradients(Keeping):
             loss = self.weights[task] * loss
             loss.backward(retain_graph=number < len(losses))
             self.values[i] += loss.detach()
-            self.counts[batch, i] += len(rows[task]) if task in rows else 1
+            self.counts[batch, i] += self._size(rows.get(task, [0]))
         for parameter in shared:
             parameter.grad = None
         if last:
-            present = torch.nonzero(self.counts.sum(0)).flatten().tolist()
             self.micro = 0
+            self.values, self.counts = self.reduce(self.values), self.reduce(self.counts)
+            self.jacobian.copy_(self.reduce(self.jacobian))
+            present = torch.nonzero(self.counts.sum(0)).flatten().tolist()
             if present:
                 found = self.jacobian[0] if self.batches_per_update == 1 else self.jacobian.sum(0)
-                self._write(self.direction(found if len(present) == len(found) else found[present], present), shared)
+                with self.alike():
+                    self._write(self.direction(found if len(present) == len(found) else found[present], present), shared)
+
+    @staticmethod
+    def _size(rows: Any) -> int:
+        return rows.stop - (rows.start or 0) if isinstance(rows, slice) else len(rows)
 
     def _at_once(self, losses: Mapping[str, Tensor], shared: list[Tensor], representation: Any, rows: Mapping[str, Any]) -> bool:
         """Whether the update was made without J."""
@@ -93,21 +103,24 @@ class ByGramian(OfGradients):
         """Weights [n] from J J^T, float64 [n, n]."""
         raise NotImplementedError
 
-    def solved(self, gramian: Tensor, present: list[int]) -> Tensor:
-        weights = self.solve(gramian.double().numpy(force=True), present)
+    def solved(self, gramian: np.ndarray, present: list[int]) -> np.ndarray:
+        weights = self.solve(gramian, present)
         if not np.isfinite(weights).all():
-            norms = ", ".join(f"{self.tasks[i]} {norm:.3g}" for i, norm in zip(present, gramian.diagonal().sqrt().tolist()))
+            norms = ", ".join(f"{self.tasks[i]} {norm:.3g}" for i, norm in zip(present, np.sqrt(gramian.diagonal())))
             raise TrainingError(f"{type(self).__name__} found no finite weights for gradients of these norms: {norms}; lower the "
                                 "learning rate, or choose another train.balancer")
-        return torch.as_tensor(weights, dtype=gramian.dtype, device=gramian.device)
+        self.note(present, weights)
+        return weights
 
     def direction(self, jacobian, present):
-        return self.solved(jacobian @ jacobian.T, present) @ jacobian
+        weights = self.solved((jacobian @ jacobian.T).double().numpy(force=True), present)
+        return torch.as_tensor(weights, dtype=jacobian.dtype, device=jacobian.device) @ jacobian
 
     def _at_once(self, losses, shared, representation, rows):
-        weighted = {self.index[task]: self.weights[task] * loss for task, loss in losses.items()}
+        own = {self.index[task]: loss for task, loss in losses.items()}
+        factors = {self.index[task]: self.weights[task] for task in losses}
         owned = {self.index[task]: rows[task] for task in losses if task in rows}
-        return one_pass(weighted, shared, representation, owned, self.solved)
+        return one_pass(own, factors, shared, representation, owned, self.solved)
 
 
 def simplex(values: np.ndarray, mass: float = 1.0) -> np.ndarray:

@@ -26,7 +26,7 @@ class Factored(Keeping):
 
     def __init__(self, weights: Mapping[str, float]):
         super().__init__(weights)
-        self.seen: set[int] = set()
+        self.seen: set[int] | None = None
 
     def factors(self) -> Tensor:
         """[tasks]"""
@@ -40,16 +40,25 @@ class Factored(Keeping):
         return 0.0
 
     def backward(self, losses, shared, representation, rows, last=True):
-        if not self.seen:
+        if self.seen is None:
+            self.seen = set()
             self.begin()
         self.seen |= {self.index[task] for task in losses}
         factors, total = self.factors(), 0.0
         for task, loss in losses.items():
             total = total + factors[self.index[task]] * self.weights[task] * loss
         if last:
-            total, self.seen = total + self.penalty(sorted(self.seen)), set()
+            seen = self.anywhere(self.seen)
+            total, self.seen = total + self.penalty(seen) / self.processes, None
+            self.note(seen, factors.detach().numpy()[seen])
         if isinstance(total, Tensor):
             total.backward()
+
+    def anywhere(self, seen: set[int]) -> list[int]:
+        """The tasks that the update has in any process."""
+        if self.processes == 1:
+            return sorted(seen)
+        return torch.nonzero(self.reduce(torch.tensor([float(i in seen) for i in range(len(self.tasks))]))).flatten().tolist()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +71,8 @@ class Mean(Balancer):
 
 class Drawing(Factored):
     def begin(self):
-        self.drawn = torch.softmax(torch.randn(len(self.tasks)), 0)
+        with self.alike():
+            self.drawn = torch.softmax(torch.randn(len(self.tasks)), 0)
 
     def factors(self):
         return self.drawn
@@ -132,6 +142,7 @@ class Averages(Factored):
         return len(self.tasks) * torch.softmax(ratio / self.temperature, 0)
 
     def epoch_ended(self, means):
+        super().epoch_ended(means)
         self.state = {"older": self.state["newer"], "newer": torch.tensor([means.get(task, torch.nan) for task in self.tasks])}
 
 
@@ -147,8 +158,8 @@ class Dwa(Balancer):
 
 
 class Joint(Keeping):
-    """A function of all losses of an update. The graphs of its micro-batches are held until the last of them, so that with
-    these methods accumulation saves no memory."""
+    """A function of all losses of an update, whose slopes are the tasks' weights. The graphs of its micro-batches are held
+    until the last of them, so that with these methods accumulation saves no memory."""
 
     positive = False
 
@@ -164,14 +175,30 @@ class Joint(Keeping):
         for task, loss in losses.items():
             i = self.index[task]
             self.held[i] = self.held[i] + self.weights[task] * loss if i in self.held else self.weights[task] * loss
-        if last and self.held:
-            held, self.held = dict(sorted(self.held.items())), {}
-            values, present = torch.stack(list(held.values())), list(held)
-            if self.positive and (values < 0).any():
-                wrong = [f"{self.tasks[i]} ({value:.4g})" for i, value in zip(present, values.tolist()) if value < 0]
-                raise TrainingError(f"this balancer takes logarithms of losses, found below 0: {', '.join(wrong)}; choose a loss "
-                                    "that is never negative, or another train.balancer")
-            self.objective(values, present).backward()
+        if not last:
+            return
+        held, self.held = self.held, {}
+        values, present = self.summed(held)
+        if not present:
+            return
+        if self.positive and (values < 0).any():
+            wrong = [f"{self.tasks[i]} ({value:.4g})" for i, value in zip(present, values.tolist()) if value < 0]
+            raise TrainingError(f"this balancer takes logarithms of losses, found below 0: {', '.join(wrong)}; choose a loss "
+                                "that is never negative, or another train.balancer")
+        [slopes] = torch.autograd.grad(self.objective(values.requires_grad_(), present), values)
+        self.note(present, slopes.numpy(force=True))
+        if held:
+            torch.autograd.backward(list(held.values()), [slopes[present.index(i)].to(loss) for i, loss in held.items()])
+
+    def summed(self, held: Mapping[int, Tensor]) -> tuple[Tensor, list[int]]:
+        """Losses [n] over all processes of the n tasks that any of them has, and these tasks."""
+        like = next(iter(held.values()), torch.zeros(())).detach()
+        table = like.new_zeros(2, len(self.tasks))
+        for i, loss in held.items():
+            table[0, i], table[1, i] = loss.detach(), 1
+        table = self.reduce(table)
+        present = torch.nonzero(table[1]).flatten().tolist()
+        return table[0, present], present
 
 
 class Scalarized(Joint):
@@ -244,16 +271,17 @@ class Rates(Joint):
         if self.before is None:
             return
         (logs, present), self.before, losses = self.before, None, closure()
-        after = torch.stack([self.weights[self.tasks[i]] * losses[self.tasks[i]] for i in present]).clamp_min(0)
-        fallen = logs - torch.log(after + 1e-8)
+        after, _ = self.summed({self.index[task]: self.weights[task] * loss for task, loss in losses.items()})
+        fallen = logs - torch.log(after.clamp_min(0) + 1e-8)
         self.optimizer.zero_grad()
         torch.softmax(self.logits[present], 0).backward(fallen)
         self.optimizer.step()
 
     def state_dict(self):
-        return {"logits": self.logits.detach().clone(), "optimizer": self.optimizer.state_dict()}
+        return {**super().state_dict(), "logits": self.logits.detach().clone(), "optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state):
+        super().load_state_dict({"noted": state["noted"]})
         with torch.no_grad():
             self.logits.copy_(state["logits"])
         self.optimizer.load_state_dict(state["optimizer"])

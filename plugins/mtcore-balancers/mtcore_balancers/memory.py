@@ -42,6 +42,7 @@ class Corrected(Tracked):
         gramian = (mean @ mean.T).double().numpy()
         new = torch.from_numpy(simplex(old - self.gamma * (gramian @ old + self.rho * old), old.sum()))
         self.state["weights"][present] = new
+        self.note(present, new.numpy())
         return new.to(mean.dtype) @ mean
 
 
@@ -71,7 +72,9 @@ class Dual(Tracked):
         logarithmic = jacobian / (self.values[present, None] + 1e-8)
         mean = self.average(logarithmic, present, share)
         norms = mean.norm(dim=1)
-        return (norms.max() / norms.clamp_min(1e-12)) @ mean
+        weights = norms.max() / norms.clamp_min(1e-12)
+        self.note(present, weights.numpy(force=True))
+        return weights @ mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +109,7 @@ class Excess(OfGradients):
         new = old * torch.exp(self.step * (risk / first[present] - (risk / first[present]).max()))
         new = new * old.sum() / new.sum()
         self.state["weights"][present] = new
+        self.note(present, new.numpy())
         return new.to(jacobian.dtype) @ jacobian
 
 
@@ -128,10 +132,11 @@ class Independent(OnSimplex):
 
     def direction(self, jacobian, present):
         (one, first), (two, second) = self.batch(0, present), self.batch(1, present)
-        weights = self.solved(one @ two.T * torch.outer(first, second), present)
+        product = (one @ two.T).double().numpy(force=True) * np.outer(first, second)
+        weights = torch.as_tensor(self.solved(product, present), dtype=jacobian.dtype, device=jacobian.device)
         if self.batches_per_update > 2:
             jacobian, third = self.batch(2, present)
-            weights = weights * third
+            weights = weights * third.to(weights)
         return weights @ jacobian
 
     def _at_once(self, losses, shared, representation, rows):

@@ -11,26 +11,30 @@ from __future__ import annotations
 
 from typing import Any, Callable, Iterable, Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge
+
+from mtcore.plugin import Representation
 
 __all__ = ["one_pass"]
 
 ROW_BY_ROW = frozenset(f"{name}Backward0" for name in (
     "Add", "Div", "Elu", "Gelu", "LeakyRelu", "Mul", "NativeDropout", "Relu", "ReshapeAlias", "Sigmoid", "Silu", "Sub", "Tanh",
-    "UnsafeView", "View"))
+    "ToCopy", "UnsafeView", "View"))
 
 
 def leaf(node: Any) -> Tensor | None:
-    """The parameter at the end of a graph's branch, transposed or not."""
-    if node is not None and node.name() == "TBackward0":
+    """The parameter at the end of a graph's branch, transposed, cast or as it is."""
+    while node is not None and node.name() in ("TBackward0", "ToCopyBackward0"):
         node = node.next_functions[0][0]
     return getattr(node, "variable", None)
 
 
-def linear_layers(vectors: Iterable[Tensor], shared: Sequence[Tensor]) -> list[tuple[Any, Tensor, Tensor]] | None:
-    """(graph node, weight, bias) per layer, if each shared parameter belongs to one of them and nothing between them mixes
-    rows."""
+def linear_layers(vectors: Iterable[Tensor], shared: Sequence[Tensor]) -> tuple[list[tuple[Any, Tensor, Tensor]], set]:
+    """(graph node, weight, bias) per layer, and all nodes; no layers unless each shared parameter belongs to one of them and
+    nothing between them mixes rows."""
     stack, seen, found = [vector.grad_fn for vector in vectors], set(), []
     while stack:
         node = stack.pop()
@@ -42,56 +46,69 @@ def linear_layers(vectors: Iterable[Tensor], shared: Sequence[Tensor]) -> list[t
             bias, weight = leaf(before[0]), leaf(before[2])
             plain = before[2].name() == "TBackward0" and (node._saved_alpha, node._saved_beta) == (1, 1)
             if bias is None or weight is None or not plain:
-                return None
+                return [], seen
             found.append((node, weight, bias))
             stack.append(before[1])
         elif name in ROW_BY_ROW or name == "CatBackward0" and node._saved_dim == 1:
             stack += before
         else:
-            return None
+            return [], seen
     covered = [id(parameter) for _, *both in found for parameter in both]
-    return found if sorted(covered) == sorted(map(id, shared)) else None
+    return (found if sorted(covered) == sorted(map(id, shared)) else []), seen
 
 
-def other_leaves(losses: Iterable[Tensor], shared: Sequence[Tensor]) -> list[Tensor]:
-    """What the losses depend on beside the shared parameters: the heads'."""
-    apart, stack, seen, found = set(map(id, shared)), [loss.grad_fn for loss in losses], set(), []
+def other_leaves(losses: Iterable[Tensor], seen: set) -> list[Tensor]:
+    """What the losses depend on beside the nodes that were `seen`: the heads' parameters."""
+    stack, seen, found = [loss.grad_fn for loss in losses], set(seen), []
     while stack:
         node = stack.pop()
         if node is not None and node not in seen:
             seen.add(node)
-            variable = getattr(node, "variable", None)
-            if variable is not None and id(variable) not in apart:
-                found.append(variable)
-            stack += [one for one, _ in node.next_functions]
+            if before := node.next_functions:
+                stack += [one for one, _ in before]
+            elif hasattr(node, "variable"):
+                found.append(node.variable)
     return found
 
 
-def one_pass(losses: Mapping[int, Tensor], shared: Sequence[Tensor], representation: Any, rows: Mapping[int, Tensor],
-             solve: Callable[[Tensor, list[int]], Tensor]) -> bool:
-    """Write all gradients, the shared ones weighted by `solve(Gramian [n, n], tasks)`; False, and nothing done, where that is
-    not to be had. `rows`: by task, the rows of the batch that it has."""
+def membership(rows: Iterable[Any], size: int) -> np.ndarray | None:
+    """[tasks, size], 1 where the task has the row; None where a row has several tasks."""
+    every = np.arange(size)
+    owned = [every[one if isinstance(one, slice) else one.numpy(force=True)] for one in rows]
+    member = np.zeros((len(owned), size))
+    for line, one in zip(member, owned):
+        line[one] = 1
+    return member if member.sum(0).max() <= 1 and member.sum() == sum(map(len, owned)) else None
+
+
+def one_pass(losses: Mapping[int, Tensor], factors: Mapping[int, float], shared: Sequence[Tensor], representation: Any,
+             rows: Mapping[int, Any], solve: Callable[[np.ndarray, list[int]], np.ndarray]) -> bool:
+    """Write all gradients of the losses times their factors, the shared ones weighted by `solve(Gramian [n, n], tasks)`;
+    False, and nothing done, where that is not to be had. `rows`: by task, the rows of the batch that it has."""
     present = sorted(losses)
     if not present or set(rows) != set(present) or not isinstance(representation, dict):
         return False
-    if any(one.frames is not None for one in representation.values()):
+    if not all(isinstance(one, Representation) and one.frames is None for one in representation.values()):
         return False
     vectors = [one.vector for one in representation.values()]
-    owned = torch.cat([rows[i] for i in present])
-    layers = linear_layers(vectors, shared) if len(owned.unique()) == len(owned) else None
+    member = membership([rows[i] for i in present], len(vectors[0]))
+    layers, seen = linear_layers(vectors, shared) if member is not None else ([], set())
     if not layers or any(len(node._saved_mat1) != len(vectors[0]) for node, _, _ in layers):
         return False
-    member = torch.zeros(len(present), len(vectors[0]), dtype=vectors[0].dtype, device=vectors[0].device)
-    for number, i in enumerate(present):
-        member[number, rows[i]] = 1
-    inputs, slopes = [node._saved_mat1.detach() for node, _, _ in layers], {}
-    for number, (node, _, _) in enumerate(layers):
-        node.register_prehook(lambda gradients, number=number: slopes.__setitem__(number, gradients[0]))
-    wanted = [*other_leaves(losses.values(), shared), *(bias for _, _, bias in layers)]
-    torch.autograd.backward(sum(losses.values()), inputs=wanted)
-    products = sum((d @ d.T) * (h @ h.T + 1) for d, h in ((slopes[number], h) for number, h in enumerate(inputs)))
-    share = solve(member @ products @ member.T, present) @ member
-    for number, (_, weight, bias) in enumerate(layers):
-        weight.grad = (slopes[number] * share[:, None]).T @ inputs[number]
-        bias.grad = share @ slopes[number]
+    heads, own = other_leaves(losses.values(), seen), set(map(id, shared))
+    if any(id(parameter) in own for parameter in heads):
+        return False
+    inputs = [node._saved_mat1.detach().to(weight.dtype) for node, weight, _ in layers]
+    found = torch.autograd.grad([losses[i] for i in present], [*(GradientEdge(node, 0) for node, _, _ in layers), *heads],
+                                [torch.full_like(losses[i], factors[i]) for i in present])
+    for parameter, gradient in zip(heads, found[len(layers):]):
+        parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+    slopes = [d.to(h.dtype) for d, h in zip(found, inputs)]
+    one, products = inputs[0].new_ones(1, 1), inputs[0].new_zeros(member.shape[1], member.shape[1])
+    for d, h in zip(slopes, inputs):
+        products.addcmul_(d @ d.T, torch.addmm(one, h, h.T))
+    share = solve(member @ products.double().numpy(force=True) @ member.T, present) @ member
+    share = torch.as_tensor(share, dtype=products.dtype, device=products.device)
+    for d, h, (_, weight, bias) in zip(slopes, inputs, layers):
+        weight.grad, bias.grad = (d * share[:, None]).T @ h, share @ d
     return True
