@@ -255,7 +255,7 @@ def _from_table(rows, task: Task, details: Mapping[str, Any]) -> Predictions:
     scores: Any = None
     if None not in shapes:
         scores = [row.values.to_numpy().reshape(shape) for row, shape in zip(rows["scores"], shapes)]
-        if task.kind not in ("events", "array"):
+        if task.kind not in ("events", "array") and len(set(map(tuple, shapes))) < 2:
             scores = np.stack(scores) if scores else np.empty((0, len(task.labels))[:1 + (task.kind[:5] == "multi")], np.float32)
 
     def truths(name):

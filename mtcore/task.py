@@ -33,7 +33,8 @@ class Task:
 
     A target is a label (`binary`, `multiclass`; `binary` also takes a bool), a set of labels (`multilabel`), a finite
     number (`regression`), a list of `Event` (`events`), an array or a `File` (`array`), or nothing (`none`). In a
-    `binary` task the second label is the positive one.
+    `binary` task the second label is the positive one. The last size of an array's shape is None where it has a value for each
+    frame of the first input with a time axis.
     """
 
     name: str
@@ -88,6 +89,11 @@ class Task:
     def none(cls, name: str) -> Task:
         return cls(name, "none")
 
+    @property
+    def framed(self) -> bool:
+        """Whether the target has the frames of an input."""
+        return self.kind == "events" or bool(self.shape) and self.shape[-1] is None
+
     def labels_of(self, target: Any) -> tuple[str, ...]:
         """The labels that one target holds, whatever its kind; () for kinds without labels."""
         if self.kind == "binary" and isinstance(target, bool):
@@ -114,6 +120,9 @@ class Task:
                 if not isinstance(event, Event) or not 0 <= event.onset <= event.offset < math.inf:
                     raise DataError(f"task {self.name}: expected Event(onset, offset, label) with 0 <= onset <= offset, "
                                     f"found {event!r}")
+        elif self.kind == "array" and self.shape is not None and (found := getattr(target, "shape", None)) is not None:
+            if len(found) != len(self.shape) or any(size not in (None, one) for size, one in zip(self.shape, found)):
+                raise DataError(f"task {self.name}: expected an array of shape {self.shape}, found {tuple(found)}")
         unknown = [label for label in self.labels_of(target) if label not in self.labels]
         if unknown:
             raise DataError(f"task {self.name}: unknown label {unknown[0]!r}; the task declares {', '.join(self.labels)}")

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.ndimage import median_filter
 from torch import Tensor, nn
 
-from mtcore.plugin import Head, ParameterError, Representation, RepresentationShape, Task, param
+from mtcore.plugin import Head, ParameterError, Predictions, Representation, RepresentationShape, Task, param
 
-__all__ = ["Frames", "Linear"]
+__all__ = ["Array", "Frames", "Linear"]
+
+
+def best_threshold(scores: np.ndarray, true: np.ndarray, default: float) -> tuple[float, float]:
+    """The highest F1 of one label and a score from which deciding gives it, half-way to the next lower one; 0 and `default` where
+    nothing is true. Scores [n] from 0 to 1."""
+    order = np.argsort(-scores, kind="stable")
+    scores, hits = scores[order], np.cumsum(true[order])
+    if not true.any():
+        return 0.0, default
+    below = np.append(scores[1:], 0.0)
+    f1 = np.where(below < scores, 2 * hits / (np.arange(1, len(scores) + 1) + hits[-1]), 0)
+    best = int(f1.argmax())
+    return float(f1[best]), float((scores[best] + below[best]) / 2)
 
 
 class Over(nn.Module):
@@ -35,6 +49,8 @@ class Linear(Head):
     hidden: list[int] = param([], help="widths of ReLU layers in front of the linear map")
     dropout: float = param(0.0, minimum=0, maximum=1, help="share of values dropped in front of each layer")
     threshold: float = param(0.5, minimum=0, maximum=1, help="binary, multilabel: score from which a label is given")
+    tune: bool = param(False, help="binary, multilabel: the thresholds with the highest F1 on validation are taken")
+    thresholds: list[float] = param([], help="of each label (binary: of the second) in place of `threshold`")
 
     def build(self, task: Task, shape: RepresentationShape) -> nn.Module:
         single = task.kind in ("binary", "regression")
@@ -52,7 +68,26 @@ class Linear(Head):
     def decide(self, task: Task, scores: np.ndarray) -> np.ndarray:
         if task.kind == "regression":
             return scores
-        return scores.argmax(1) if task.kind == "multiclass" else (scores >= self.threshold).astype(int)
+        if task.kind == "multiclass":
+            return scores.argmax(1)
+        thresholds = of_labels(self.thresholds, self.threshold, 1 if task.kind == "binary" else len(task.labels), task)
+        return (scores >= (thresholds[0] if task.kind == "binary" else thresholds)).astype(int)
+
+    def tuned(self, task: Task, predictions: Predictions) -> Linear:
+        if not self.tune or task.kind not in ("binary", "multilabel") or not predictions.clips:
+            return self
+        scores, true = (np.reshape(values, (len(predictions.clips), -1)).T for values in (predictions.scores, predictions.targets))
+        return replace(self, thresholds=[best_threshold(*pair, self.threshold)[1] for pair in zip(scores, true.astype(bool))])
+
+
+def of_labels(values: list, default: float, labels: int, task: Task) -> np.ndarray:
+    """`values`, one per label, or the default for all."""
+    if values and len(values) != labels:
+        raise ParameterError(f"task {task.name}: expected {labels} values for the labels, found {len(values)}: {values}")
+    return np.array(values or [default] * labels)
+
+
+SEGMENT, MEDIANS = 1.0, (1, 3, 5, 9, 17, 33)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,13 +97,17 @@ class Frames(Head):
     kinds = ("events",)
     threshold: float = param(0.5, minimum=0, maximum=1, help="score from which a label is active in a frame")
     median: int = param(1, minimum=1, unit="frames", help="length of a median filter over active frames, odd; 1: none")
+    tune: bool = param(False, help="of each label the threshold and median with the highest F1 of 1 s segments on validation are taken")
+    thresholds: list[float] = param([], help="of each label in place of `threshold`")
+    medians: list[int] = param([], unit="frames", help="of each label in place of `median`")
 
     def build(self, task: Task, shape: RepresentationShape) -> nn.Module:
         if shape.frames is None:
             raise ParameterError(f"task {task.name}: the head for events needs a trunk that gives frames, and this one gives "
                                  "a vector only; use a convolutional or recurrent trunk")
-        if self.median % 2 == 0:
-            raise ParameterError(f"task {task.name}: median is an odd number of frames, found {self.median}")
+        for median in (self.median, *self.medians):
+            if median < 1 or median % 2 == 0:
+                raise ParameterError(f"task {task.name}: median is an odd number of frames, found {median}")
         return Over("frames", nn.Conv1d(shape.frames, len(task.labels), 1))
 
     def scores(self, task: Task, output: Tensor) -> Tensor:
@@ -76,12 +115,71 @@ class Frames(Head):
 
     def decide(self, task: Task, scores: list[np.ndarray]) -> list[list[tuple[int, int, int]]]:
         """Per clip (onset frame, offset frame, label index), in order; the offset is the frame after the last active one."""
-        return [self.events(clip >= self.threshold) for clip in scores]
+        thresholds = of_labels(self.thresholds, self.threshold, len(task.labels), task)[:, None]
+        medians = of_labels(self.medians, self.median, len(task.labels), task)
+        return [self.events(np.stack([smoothed(row, median) for row, median in zip(clip >= thresholds, medians)])) for clip in scores]
+
+    def tuned(self, task: Task, predictions: Predictions) -> Frames:
+        """Thresholds are as good as any: a median of decisions is the decision of the median score, so of each segment the highest one
+        says from which threshold on it is active."""
+        if not self.tune or not predictions.clips:
+            return self
+        best = [(-1.0, self.threshold, self.median)] * len(task.labels)
+        for median in dict.fromkeys((self.median, *MEDIANS)):
+            clips = zip(predictions.scores, predictions.targets, predictions.moved or [(0.0, 1.0)] * len(predictions.clips))
+            found = [segments(scores, events, median, predictions.hop, predictions.first, *moved) for scores, events, moved in clips]
+            scores, true = (np.concatenate(some, 1) for some in zip(*found))
+            for label, known in enumerate(best):
+                f1, threshold = best_threshold(scores[label], true[label], self.threshold)
+                best[label] = max(known, (f1, threshold, median), key=lambda one: one[0])
+        return replace(self, thresholds=[one[1] for one in best], medians=[one[2] for one in best])
 
     def events(self, active: np.ndarray) -> list[tuple[int, int, int]]:
         """`active` is bool [labels, frames]."""
-        if self.median > 1:
-            active = median_filter(active.astype(np.uint8), size=(1, self.median), mode="nearest")
         edges = np.diff(active.astype(np.int8), axis=1, prepend=0, append=0)
         (labels, onsets), (_, offsets) = np.nonzero(edges == 1), np.nonzero(edges == -1)  # both ordered by label, then time
         return sorted(zip(onsets.tolist(), offsets.tolist(), labels.tolist()))
+
+
+def smoothed(row: np.ndarray, median: int) -> np.ndarray:
+    return row if median == 1 else median_filter(row.astype(np.uint8) if row.dtype == bool else row, size=int(median), mode="nearest")
+
+
+def segments(scores: np.ndarray, events: list, median: int, hop: float, first: float, by: float, speed: float) -> tuple[np.ndarray, np.ndarray]:
+    """Of a clip's segments, [labels, segments]: the highest of the frames' filtered scores in each, and which an event touches."""
+    edges = (np.maximum(0, first + (np.arange(scores.shape[1] + 1) - 0.5) * hop) / speed + by) / SEGMENT
+    begin, end = np.floor(edges[:-1]).astype(int), np.ceil(edges[1:]).astype(int)
+    size = max([int(np.ceil(offset / SEGMENT)) for _, offset, _ in events] + [*end[-1:], 0])
+    highest, true = np.zeros((len(scores), size)), np.zeros((len(scores), size), bool)
+    for label, row in enumerate(scores):
+        row = smoothed(row, median)
+        for later in range(int((end - begin).max(initial=0))):
+            inside = begin + later < end
+            np.maximum.at(highest[label], begin[inside] + later, row[inside])
+    for onset, offset, label in events:
+        true[label, int(np.floor(onset / SEGMENT)):int(np.ceil(offset / SEGMENT))] = True
+    return highest, true
+
+
+@dataclass(frozen=True, kw_only=True)
+class Array(Head):
+    """Linear map of the vector to an array of the task's shape; where its last size is None, of every frame to the others, repeated for
+    each input frame that it stands for."""
+
+    kinds = ("array",)
+
+    def build(self, task: Task, shape: RepresentationShape) -> nn.Module:
+        sizes = task.shape and task.shape[:-1] if task.framed else task.shape
+        if sizes is None or None in sizes:
+            raise ParameterError(f"task {task.name}: the head array needs a shape that is known but for a None as the last size, found "
+                                 f"{task.shape}; declare it in the reader, or name another head")
+        folded = nn.Unflatten(1, sizes) if sizes else nn.Flatten(1 if task.framed else 0)
+        if not task.framed:
+            return Over("vector", nn.Sequential(nn.Linear(shape.vector, math.prod(sizes)), folded))
+        if shape.frames is None:
+            raise ParameterError(f"task {task.name}: an array with frames needs a trunk that gives frames, and this one gives a vector only; "
+                                 "use a convolutional or recurrent trunk")
+        return Over("frames", nn.Sequential(nn.Conv1d(shape.frames, math.prod(sizes), 1), nn.Upsample(scale_factor=shape.stride), folded))
+
+    def decide(self, task: Task, scores: list[np.ndarray]) -> list[np.ndarray]:
+        return scores

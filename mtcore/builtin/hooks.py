@@ -41,6 +41,7 @@ def mtcore_register_trunks():
 def mtcore_register_heads():
     yield HeadSpec("linear", "mtcore.builtin.heads:Linear", "Linear map of the vector, for labels and values")
     yield HeadSpec("frames", "mtcore.builtin.heads:Frames", "Linear map of every frame, for events")
+    yield HeadSpec("array", "mtcore.builtin.heads:Array", "Linear map of the vector or of every frame, for arrays")
 
 
 @hookimpl
@@ -74,6 +75,7 @@ def mtcore_register_metrics():
     yield MetricSpec("multilabel", "mtcore.builtin.metrics:Multilabel", "F1 per label, micro and macro; average precision")
     yield MetricSpec("regression", "mtcore.builtin.metrics:Regression", "MAE, RMSE and R2 in the target's unit")
     yield MetricSpec("events", "mtcore.builtin.metrics:Events", "Segment-based F1 and error rate")
+    yield MetricSpec("arrays", "mtcore.builtin.metrics:Arrays", "Mean squared and absolute error of all values")
 
 
 @hookimpl

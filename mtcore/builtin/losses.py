@@ -78,31 +78,35 @@ def event_rows(output: Tensor, target: Tensor, batch: Batch, task: str) -> Tenso
 
 @dataclass(frozen=True, kw_only=True)
 class MeanSquaredError(Loss):
-    """Squared difference; of arrays the mean over all but the first dimension."""
+    """Squared difference; of arrays the mean over all values that are not padding."""
 
     kinds = ("regression", "array")
 
     def build(self, task: Task, statistics: Statistics) -> Rows:
-        return lambda output, target, batch: per_row(difference(output, target, task) ** 2)
+        return lambda output, target, batch: per_row(difference(output, target, task) ** 2, target)
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeanAbsoluteError(Loss):
-    """Absolute difference; of arrays the mean over all but the first dimension."""
+    """Absolute difference; of arrays the mean over all values that are not padding."""
 
     kinds = ("regression", "array")
 
     def build(self, task: Task, statistics: Statistics) -> Rows:
-        return lambda output, target, batch: per_row(difference(output, target, task).abs())
+        return lambda output, target, batch: per_row(difference(output, target, task).abs(), target)
 
 
-def per_row(values: Tensor) -> Tensor:
-    """Mean over all but the first dimension."""
-    return values.flatten(1).mean(1) if values.dim() > 1 else values
+def per_row(values: Tensor, target: Tensor | None = None) -> Tensor:
+    """Mean over all but the first dimension; of an array's values, 0 where its target is NaN, over the others."""
+    if values.dim() < 2 or target is None:
+        return values.flatten(1).mean(1) if values.dim() > 1 else values
+    return values.flatten(1).sum(1) / (~target.isnan()).flatten(1).sum(1).clamp(min=1)
 
 
 def difference(output: Tensor, target: Tensor, task: Task) -> Tensor:
+    if task.framed:
+        output = output[..., :target.shape[-1]]
     if output.shape != target.shape:  # [n, 1] - [n] would be [n, n]
         raise TrainingError(f"task {task.name}: expected an output of the target's shape {tuple(target.shape)}, "
                             f"found {tuple(output.shape)}; the head must give one value per target value")
-    return output - target
+    return torch.where(target.isnan(), 0.0, output - target) if task.kind == "array" else output - target

@@ -1,6 +1,6 @@
-"""Figures by task kind: classification, multilabel, regression and events.
+"""Figures by task kind: classification, multilabel, regression, events and arrays.
 
-Three of the four rest on the same three counts per label: `hits` (true and decided), `decided` and `true`. Then precision is
+Three of the five rest on the same three counts per label: `hits` (true and decided), `decided` and `true`. Then precision is
 hits/decided, recall hits/true and F1 2 hits/(decided + true), each 0 where nothing was decided. A label that the tested clips
 lack has no figures but its support and is left out of macro means. A label that training lacked counts as never decided, so
 its recall is 0 and stays in the macro mean.
@@ -15,7 +15,7 @@ import numpy as np
 
 from mtcore.plugin import Measure, Metric, Predictions, Task, param
 
-__all__ = ["Classification", "Events", "Multilabel", "Regression", "confusion"]
+__all__ = ["Arrays", "Classification", "Events", "Multilabel", "Regression", "confusion"]
 
 
 class Counting(Metric):
@@ -136,6 +136,23 @@ class Regression(Counting):
         if (targets != targets[0]).any():
             figures["r2"] = 1 - (error ** 2).sum() / ((targets - targets.mean()) ** 2).sum()
         return figures
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arrays(Counting):
+    """Mean squared and mean absolute error over all values of all clips."""
+
+    kinds = ("array",)
+    primary = "mse"
+    lower = ("mse", "mae")
+
+    def count(self, predictions: Predictions) -> dict[str, Any]:
+        pairs = zip(predictions.decided, predictions.targets)
+        errors = np.concatenate([np.subtract(given, true, dtype=float).ravel() for given, true in pairs])
+        return {"squared": (errors ** 2).sum(), "absolute": np.abs(errors).sum(), "values": errors.size}
+
+    def figures(self, task: Task, sums: Mapping[str, Any]) -> dict[str, float]:
+        return {"mse": sums["squared"] / sums["values"], "mae": sums["absolute"] / sums["values"]} if sums["values"] else {}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,11 +13,11 @@ from .file import Config, TaskConfig, check_among
 
 __all__ = ["Builder"]
 
-HEADS = dict.fromkeys(("binary", "multiclass", "multilabel", "regression"), "core.linear") | {"events": "core.frames"}
+HEADS = dict.fromkeys(("binary", "multiclass", "multilabel", "regression"), "core.linear") | {"events": "core.frames", "array": "core.array"}
 LOSSES = {"multiclass": "core.cross_entropy", "binary": "core.binary_cross_entropy", "multilabel": "core.binary_cross_entropy",
           "events": "core.binary_cross_entropy", "regression": "core.mse", "array": "core.mse"}
 METRICS = {"binary": ["core.classification"], "multiclass": ["core.classification"], "multilabel": ["core.multilabel"],
-           "regression": ["core.regression"], "events": ["core.events"]}
+           "regression": ["core.regression"], "events": ["core.events"], "array": ["core.arrays"]}
 
 
 class Builder:

@@ -267,7 +267,8 @@ class Batch:
 
     inputs   by input: float32 [batch, *shape]
     targets  by task: len(rows[task]) entries. binary and regression float [n], multiclass long [n], multilabel float [n, labels],
-             events float [n, labels, frames] (1 where active, frames of the first input with a time axis), array float [n, *shape]
+             events float [n, labels, frames] (1 where active, frames of the first input with a time axis), array float [n, *shape], NaN
+             behind the end of shorter ones, none [n, 0]
     rows     by task: indices (long tensor) of the rows that have the task, or a slice where they are neighbours
     clips    "dataset/clip id" per row
     lengths  by input: frames per row before padding; None: nothing is padded
@@ -342,7 +343,8 @@ class Head(Component):
     @abstractmethod
     def build(self, task: Task, shape: RepresentationShape) -> nn.Module:
         """The module's forward takes a `Representation` of the rows that have the task and gives the raw output that the loss takes:
-        multiclass [n, labels], binary [n], multilabel [n, labels], regression [n], events [n, labels, frames]."""
+        multiclass [n, labels], binary [n], multilabel [n, labels], regression [n], events [n, labels, frames], array [n, *shape], where
+        frames may be more than the target's, none whatever its loss takes."""
 
     def scores(self, task: Task, output: Tensor) -> Tensor:
         """What can be averaged over a clip's windows: probabilities of the same shape, or values. Default: as it is."""
@@ -351,7 +353,7 @@ class Head(Component):
     @abstractmethod
     def decide(self, task: Task, scores: np.ndarray) -> Any:
         """From scores of n clips: index [n] (binary, multiclass), 0/1 [n, labels] (multilabel), values [n] (regression); of events:
-        a list of n lists of (onset frame, offset frame, label index), from a list of n arrays [labels, frames]."""
+        a list of n lists of (onset frame, offset frame, label index), from a list of n arrays [labels, frames]; array: such a list."""
 
     def tuned(self, task: Task, predictions: Predictions) -> Head:
         """The head with what the validation part's predictions teach (thresholds), for validation and test. Default: as it is."""
@@ -465,11 +467,13 @@ class Predictions:
     """Of one task and part, per clip.
 
     clips    "dataset/clip id"
-    scores   [clips, …]: probabilities or values in the target's own unit (events: a list of [labels, frames])
+    scores   [clips, …]: probabilities or values in the target's own unit (events: a list of [labels, frames]; array: a list)
     decided  what `Head.decide` made of them
-    targets  encoded truths: index [clips], 0/1 [clips, labels], values [clips]; events: a list of lists (onset s, offset s, index)
+    targets  encoded truths: index [clips], 0/1 [clips, labels], values [clips]; events: a list of lists (onset s, offset s, index);
+             array: a list
     hop      events: seconds per frame, and `first`: time of the first frame
     trained  indices of the labels that the training part holds; None: all
+    moved    events, before they are stored: per clip (by, speed), what was at t seconds of the clip is at (t - by) * speed of the scores
     """
 
     task: Task
@@ -480,6 +484,7 @@ class Predictions:
     hop: float = 0.0
     first: float = 0.0
     trained: tuple[int, ...] | None = None
+    moved: Any = None
 
 
 class Metric(Component):

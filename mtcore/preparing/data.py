@@ -7,17 +7,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
-from typing import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
 
-from ..clip import PARTS
+from ..clip import PARTS, File, Lazy
 from ..errors import ClipError, DataError, ExperimentError, MtcoreError, ParameterError
 from ..extracting.chain import Array, Chain, Draw
 from ..extracting.store import Store
 from ..plugin import Batch, SamplerIndex, Statistics, Sums, Task
 from ..reading.dataset import Dataset
+from ..reading.decode import decode
 
 __all__ = ["Input", "Material", "RunData", "Rows"]
 
@@ -314,7 +315,7 @@ class Rows(torch.utils.data.Dataset):
         for d, members in places.items():
             chosen = slice(None) if len(places) == 1 else members
             joined[chosen] = used[d].chain.run_together(replace(first[d], data=joined[members[0]]), joined[chosen], data.state(d, name))
-        placed = any(task.kind == "events" for task in data.tasks.values())
+        placed = any(task.framed for task in data.tasks.values())
         arrays = [one.store.read(key, (0, 0)) if placed else first[d] for d, (one, key) in zip(self.index[list(rows), 0].tolist(), keys)]
         for place, shape in enumerate(shapes) if timed else ():
             joined[place, ..., shape[-1]:] = 0
@@ -353,18 +354,52 @@ class Rows(torch.utils.data.Dataset):
             return ((torch.tensor(values, dtype=torch.float64) - mean) / deviation).float()
         if task.kind == "multilabel":
             return torch.stack([torch.zeros(len(task.labels)).index_fill_(0, torch.tensor(v, dtype=torch.long), 1.0) for v in values])
+        if task.framed and arrays is None:
+            raise ExperimentError(f"task {task.name}: {task.kind} with frames need an input with a time axis")
         if task.kind == "events":
-            if arrays is None:
-                raise ExperimentError(f"task {task.name}: events need an input with a time axis")
             target = torch.zeros(len(values), len(task.labels), longest)
             for one, events, array in zip(target, values, arrays):
                 one[:, :array.data.shape[-1]] = rasterise(events, len(task.labels), array)
             return target
-        return torch.tensor(np.asarray(values, np.float32))
+        if task.kind == "array":
+            found = [dense(value, task) for value in values]
+            return ragged([stretch(one, array, task) for one, array in zip(found, arrays)] if task.framed else found)
+        return torch.zeros(len(values), 0) if task.kind == "none" else torch.tensor(np.asarray(values, np.float32))
 
 
 def _itself(batch: Batch) -> Batch:
     return batch
+
+
+def dense(value: Any, task: Task) -> np.ndarray:
+    """An array target as float32; a file is decoded."""
+    found = np.asarray(decode(value)[0] if isinstance(value, (File, Lazy)) else value, np.float32)
+    task.check(found)
+    if not np.isfinite(found).all():
+        raise DataError(f"task {task.name}: expected finite numbers, found {np.count_nonzero(~np.isfinite(found))} that are not, in {value!s:.80}")
+    return found
+
+
+def stretch(target: np.ndarray, array: Array, task: Task) -> np.ndarray:
+    """Those frames of a clip's target that a row shows; NaN where the target has ended or not begun."""
+    if array.speed != 1:
+        raise ExperimentError(f"task {task.name}: an array that has the input's frames cannot follow a step that changes their speed")
+    first, frames = (array.frames[0] if array.frames else 0) + round(array.by / array.axis.hop), array.data.shape[-1]
+    shown = target[..., max(first, 0):max(first + frames, 0)]
+    found = np.full((*target.shape[:-1], frames), np.nan, np.float32)
+    found[..., max(-first, 0):max(-first, 0) + shown.shape[-1]] = shown
+    return found
+
+
+def ragged(arrays: Sequence[np.ndarray]) -> torch.Tensor:
+    """One array of all; shorter ones get NaN at the end of their last dimension."""
+    longest = max((one.shape for one in arrays), key=lambda shape: shape[-1:])
+    joined = np.full((len(arrays), *longest), np.nan, np.float32)
+    for place, one in zip(joined, arrays):
+        if one.shape[:-1] != longest[:-1]:
+            raise ExperimentError(f"arrays of one task differ in their last size only; found the shapes {longest} and {one.shape}")
+        place[(..., slice(one.shape[-1])) if one.ndim else ...] = one
+    return torch.from_numpy(joined)
 
 
 def rasterise(events: Sequence[tuple[float, float, int]], labels: int, array: Array) -> torch.Tensor:

@@ -7,8 +7,9 @@ from typing import Any, Mapping, Sequence
 import numpy as np
 import torch
 
-from ..plugin import Head, Named, Predictions
-from ..preparing.data import Rows
+from ..extracting.chain import Array
+from ..plugin import Axis, Head, Named, Predictions, Task
+from ..preparing.data import Rows, dense, stretch
 from .processes import Processes
 
 __all__ = ["figures", "outputs_of", "predict"]
@@ -37,7 +38,7 @@ def predict(model: torch.nn.Module, heads: dict[str, Head], losses: Mapping[str,
                 scores = np.repeat(scores, -(-batch.targets[name].shape[-1] // scores.shape[-1]), axis=-1)
             for place, score in zip(np.arange(len(batch.clips))[batch.rows[name]].tolist(), scores):
                 clip = batch.clips[place]
-                if each_window and data.tasks[name].kind != "events":
+                if each_window and not data.tasks[name].framed:
                     clip += f"#{rows.index[chosen[place], 2]}"
                 gathered[name].setdefault(clip, []).append((chosen[place], score))
     if processes.count > 1:
@@ -56,6 +57,9 @@ def predict(model: torch.nn.Module, heads: dict[str, Head], losses: Mapping[str,
                 stitched, hop, first, by, speed = _stitch(rows, gathered[name][clip])
                 scores.append(stitched)
                 frames[clip] = (hop, first, by, speed)
+        elif task.kind in ("array", "none"):
+            found = [_dense(rows, task, gathered[name][clip], target) for clip, target in zip(clips, targets)]
+            scores, targets = ([one[i] for one in found] for i in (0, 1))
         else:
             scores = np.stack([np.mean([score for _, score in gathered[name][clip]], 0) for clip in clips]) if clips else np.zeros((0,))
             if task.kind == "regression":
@@ -63,9 +67,10 @@ def predict(model: torch.nn.Module, heads: dict[str, Head], losses: Mapping[str,
                 scores = scores * deviation + mean
             if task.kind == "multilabel":
                 targets = np.array([[label in value for label in range(len(task.labels))] for value in targets], int).reshape(-1, len(task.labels))
-            elif task.kind != "none":
+            else:
                 targets = np.asarray(targets)
-        one = Predictions(task, clips, scores, None, targets, hop, first, trained)
+        times = [frames[clip][2:] for clip in clips] if task.kind == "events" else None
+        one = Predictions(task, clips, scores, None, targets, hop, first, trained, times)
         if tune and clips:
             head = heads[name] = head.tuned(task, one)
         one.decided = head.decide(task, scores) if clips else scores
@@ -92,17 +97,31 @@ def outputs_of(output: Any) -> Mapping[str, torch.Tensor]:
     return output if isinstance(output, Mapping) else output.tasks
 
 
+def _dense(rows: Rows, task: Task, parts: Sequence[tuple[int, np.ndarray]], target: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    """A clip's scores, mean over its windows or stitched, and its target, both as far as there is a target."""
+    if target is None:
+        return np.mean([score for _, score in parts], 0), None
+    target = dense(target, task)
+    if task.framed:
+        score, hop, _, by, speed = _stitch(rows, parts)
+        target = stretch(target, Array(score, axis=Axis(hop), by=by, speed=speed), task)
+        there = np.isfinite(target).reshape(-1, target.shape[-1]).all(0)
+        return score[..., there], target[..., there]
+    score = np.mean([score for _, score in parts], 0)
+    return (score[..., :target.shape[-1]] if target.ndim else score), target
+
+
 def _stitch(rows: Rows, parts: Sequence[tuple[int, np.ndarray]]) -> tuple[np.ndarray, float, float, float, float]:
     """Mean of overlapping windows' scores at the input's frames, with hop, first frame's time, and the clip's shift and speed."""
     arrays = []
     for row, score in parts:
         array = next(a for a in (rows._array(row, name) for name in rows.data.names) if a.axis is not None)
-        arrays.append((array.frames[0] if array.frames else 0, score[:, :array.data.shape[-1]], array))
-    length = max(start + score.shape[1] for start, score, _ in arrays)
-    total, count = np.zeros((arrays[0][1].shape[0], length)), np.zeros(length)
+        arrays.append((array.frames[0] if array.frames else 0, score[..., :array.data.shape[-1]], array))
+    length = max(start + score.shape[-1] for start, score, _ in arrays)
+    total, count = np.zeros((*arrays[0][1].shape[:-1], length)), np.zeros(length)
     for start, score, _ in arrays:
-        total[:, start:start + score.shape[1]] += score
-        count[start:start + score.shape[1]] += 1
+        total[..., start:start + score.shape[-1]] += score
+        count[start:start + score.shape[-1]] += 1
     last = arrays[0][2]
     return total / np.maximum(count, 1), last.axis.hop, last.axis.first, last.by, last.speed
 

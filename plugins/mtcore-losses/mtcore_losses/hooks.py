@@ -11,9 +11,12 @@ def mtcore_register_losses():
                    "Between cross-entropy and absolute error: bears wrong labels")
     yield LossSpec("arcface", "mtcore_losses.angular:ArcFace", "Softmax of cosines with an angular margin, for the head cosine")
     yield LossSpec("huber", "mtcore_losses.regression:Huber", "Squared near, absolute far from the target")
+    yield LossSpec("si_sdr", "mtcore_losses.arrays:SiSdr", "Scale-invariant signal-to-distortion ratio of arrays, negative")
+    yield LossSpec("reconstruction", "mtcore_losses.arrays:ReconstructionError", "Squared difference from an input, for tasks without a target")
     yield LossSpec("ccc", "mtcore_losses.regression:Concordance", "1 - concordance correlation coefficient of the batch")
 
 
 @hookimpl
 def mtcore_register_heads():
+    yield HeadSpec("reconstruction", "mtcore_losses.arrays:Reconstruction", "An input's array again, for tasks without a target")
     yield HeadSpec("cosine", "mtcore_losses.angular:Cosine", "Cosines between the vector and a direction per label")
