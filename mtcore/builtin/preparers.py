@@ -113,11 +113,17 @@ class Standardize(Preparer):
                 sum_, squares = sums.sum.sum(axis=over, keepdims=True), sums.squares.sum(axis=over, keepdims=True)
             else:
                 count, sum_, squares = sums.count, sums.sum, sums.squares
-            count = count.reshape(-1, *[1] * (sum_.ndim - 1))
+            count = count.reshape(-1, *[1] * (sum_.ndim - 1)).astype(np.float64)
             mean = sum_.sum(axis=0) / count.sum()
-            inside = np.maximum(squares - np.square(sum_) / count, 0)
-            between = count * np.square(sum_ / count - mean)
-            return _moments(mean[..., None], (inside + between).sum(axis=0)[..., None] / count.sum())
+            inside = np.square(sum_)  # in place from here on: memory costs more than sums
+            inside /= count
+            np.maximum(np.subtract(squares, inside, out=inside), 0, out=inside)
+            between = sum_ / count
+            between -= mean
+            np.square(between, out=between)
+            between *= count
+            between += inside
+            return _moments(mean[..., None], between.sum(axis=0)[..., None] / count.sum())
 
         def apply(x, state, rng):
             near = state["mean"].astype(np.float32)
