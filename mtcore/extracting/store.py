@@ -184,7 +184,7 @@ class Store:
         path, (_, dtype, size) = self.folder / f"{self._order[shard]}.npy", self._shards[self._order[shard]]
         try:
             with open(path, "rb") as file:
-                mapped = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
+                mapped = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY)  # nobody writes; torch takes no other
         except (OSError, ValueError) as error:
             raise DataError(f"{path}: expected a shard of a feature store: {error}; run again to have what is missing made") from error
         self._maps[shard] = known = mapped, np.frombuffer(mapped, dtype, offset=HEADER)
@@ -234,7 +234,7 @@ def _convert(found: np.ndarray, into: np.ndarray) -> None:
     elif found.dtype == np.float16:
         import torch  # four times as fast as numpy here
 
-        torch.from_numpy(into).copy_(torch.from_numpy(found.copy()))  # torch takes no memory that cannot be written
+        torch.from_numpy(into).copy_(torch.from_numpy(found))
     else:
         into[...] = found
 
