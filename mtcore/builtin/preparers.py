@@ -113,18 +113,32 @@ class Standardize(Preparer):
                 sum_, squares = sums.sum.sum(axis=over, keepdims=True), sums.squares.sum(axis=over, keepdims=True)
             else:
                 count, sum_, squares = sums.count, sums.sum, sums.squares
-            count = count.reshape(-1, *[1] * (sum_.ndim - 1))
+            count = count.reshape(-1, *[1] * (sum_.ndim - 1)).astype(np.float64)
             mean = sum_.sum(axis=0) / count.sum()
-            inside = np.maximum(squares - np.square(sum_) / count, 0)
-            between = count * np.square(sum_ / count - mean)
-            return _moments(mean[..., None], (inside + between).sum(axis=0)[..., None] / count.sum())
+            inside = np.square(sum_)  # in place from here on: memory costs more than sums
+            inside /= count
+            np.maximum(np.subtract(squares, inside, out=inside), 0, out=inside)
+            between = sum_ / count
+            between -= mean
+            np.square(between, out=between)
+            between *= count
+            between += inside
+            return _moments(mean[..., None], between.sum(axis=0)[..., None] / count.sum())
 
-        def apply(x, state, rng):
-            near = state["mean"].astype(np.float32)
-            scaled = _fits(x, state) - near
-            scaled -= (state["mean"] - near).astype(np.float32)  # what float32 cannot hold of a mean that is large beside the deviation
-            scaled /= state["deviation"].astype(np.float32)
-            return scaled
+        known: tuple = (None, None, [], [])
+
+        def apply(x, state, rng, out=None):
+            nonlocal known
+            if known[0] is not state["mean"] or known[1] is not state["deviation"]:
+                known = state["mean"], state["deviation"], _single(**state), []
+            single, tensors = known[2:]
+            if out is None:
+                return _scaled(np.subtract, None, _fits(x, state), *single)
+            import torch  # the same bits, from memory to memory in half of numpy's time; a batch needs it anyway
+
+            tensors[:] = tensors or map(torch.from_numpy, single)
+            _scaled(torch.sub, torch.from_numpy(out), torch.from_numpy(_fits(x, state)), *tensors)
+            return out
 
         def inverse(x, state):
             return (_fits(x, state) * state["deviation"] + state["mean"]).astype(np.float32)
@@ -138,8 +152,23 @@ def _moments(mean: np.ndarray, variance: np.ndarray) -> dict[str, np.ndarray]:
     return {"mean": mean, "deviation": deviation}
 
 
+def _single(mean: np.ndarray, deviation: np.ndarray) -> list[np.ndarray]:
+    """In float32: the mean, what is lost of it if that is more than a millionth of the deviation anywhere, and 1 / deviation."""
+    near, scale = mean.astype(np.float32), (1 / np.maximum(deviation, 1e-38)).astype(np.float32)
+    lost = mean - near
+    return [near, lost.astype(np.float32), scale] if (np.abs(lost) > 1e-6 * deviation).any() else [near, scale]
+
+
+def _scaled(subtract, out, x, near, *more):
+    scaled = subtract(x, near, out=out)
+    for lost in more[:-1]:
+        scaled -= lost
+    scaled *= more[-1]
+    return scaled
+
+
 def _fits(x: np.ndarray, state: dict[str, np.ndarray]) -> np.ndarray:
     fitted = state["mean"].shape
-    if x.ndim not in (len(fitted), len(fitted) + 1) or any(size not in (1, found) for size, found in zip(fitted, x.shape[-len(fitted):])):
+    if x.ndim != len(fitted) or any(size not in (1, found) for size, found in zip(fitted, x.shape)):
         raise ClipError(f"expected an array that fits moments of shape {fitted}, found {x.shape}; put crop_or_pad in front")
     return x

@@ -129,11 +129,15 @@ class Chain:
         """Whether all that follows the stored prefix may be applied to whole batches, the same in every part."""
         return all(getattr(step.component, "batched", False) and not step.random and not step.parts for step in self.steps[self.cut:])
 
-    def run_together(self, like: Array, joined: np.ndarray, states: Mapping[int, dict]) -> np.ndarray:
-        """All that follows the stored prefix, for [batch, ...] of arrays like this one."""
-        for position in range(self.cut, len(self.steps)):
-            joined = self.prepared(position, like).apply(joined, states.get(position, {}), None)
-        return joined
+    def together(self, like: Array, states: Mapping[int, dict]) -> Callable[[np.ndarray, np.ndarray], None] | None:
+        """All that follows the stored prefix, for arrays like this one, as a function (x, out); None where nothing follows."""
+        steps = [(self.prepared(position, like).apply, states.get(position, {})) for position in range(self.cut, len(self.steps))]
+
+        def apply(x: np.ndarray, out: np.ndarray) -> None:
+            for step, state in steps:
+                x = step(x, state, None, out=out)
+
+        return apply if steps else None
 
     def prepared(self, position: int, array: Array, part: str = "train") -> Prepared:
         """What the step became for arrays of this layout, with the materials of this part."""

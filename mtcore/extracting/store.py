@@ -14,10 +14,11 @@ import mmap
 import os
 import resource
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from hashlib import blake2b, file_digest
 from pathlib import Path
-from typing import Any, Iterable, Mapping, Sequence
+from typing import Any, Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -34,6 +35,8 @@ MAPS = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4
 """Files that a store keeps mapped, of those that `ulimit -n` allows the process: each further one is mapped again when it is read."""
 MEMORY = os.sysconf("SC_PHYS_PAGES") * mmap.PAGESIZE
 """Bytes that this machine has: a store of more than half of it is not held by the system between two reads of a row."""
+KEPT = 1 << 26
+"""Bytes of sums that a store keeps once they are read: one with more reads them each time."""
 STEP = np.float32(2.0**-15)
 """What one step of an int16 is worth: the samples of 16-bit recordings lie in [-1, 1)."""
 PLACE = ("key", "offset", "shape", "rate", "hop", "first", "by", "speed")
@@ -46,17 +49,20 @@ def row_key(digest: str, start: float = 0.0, stop: float | None = None) -> str:
 
 
 class Store:
-    """Rows of one prefix. `rows` maps row keys to row numbers; `read` gives arrays by row key. Pickled without its rows' places, which
-    are looked up anew."""
+    """Rows of one prefix. `rows` maps row keys to row numbers; `read` gives an array by row key, `gather` many by row number. Pickled
+    without its rows' places, which are looked up anew: row numbers are those of this object only."""
 
     def __init__(self, folder: Path, prefix: Mapping[str, Any]):
         self.folder = Path(folder)
         self.prefix = prefix
         self.rows: dict[str, int] = {}
-        self._tables: dict[str, Any] = {}
+        self._shards: dict[str, tuple[int, np.dtype, int]] = {}
         self._order: list[str] = []
+        self._found: list[dict[str, np.ndarray]] = []
         self._maps: dict[int, tuple[mmap.mmap, np.ndarray]] = {}
-        self._bytes = 0
+        self._known: dict[int, tuple[Sequence[str | None], np.ndarray]] = {}
+        self._sums: tuple[np.ndarray, np.ndarray] | None = None
+        self._count = self._bytes = 0
         self.refresh()
         with suppress(OSError):
             os.utime(self.folder / "prefix.json")  # its time is that of the last use
@@ -67,7 +73,7 @@ class Store:
     def refresh(self) -> None:
         """Find shards that have been added since."""
         for path in sorted(self.folder.glob("shard-*.parquet")):
-            if path.stem in self._tables:
+            if path.stem in self._shards:
                 continue
             try:
                 table, dtype = open_shard(path)
@@ -77,96 +83,149 @@ class Store:
                 continue  # pruned just now
             columns = {name: table[name].to_numpy() for name in PLACE if name not in ("key", "shape")}
             shapes = table["shape"].combine_chunks()
-            columns |= {"ends": shapes.offsets.to_numpy(), "sizes": shapes.values.to_numpy(), "dtype": dtype,
-                        "bytes": HEADER + int(table.schema.metadata[b"elements"]) * dtype.itemsize, "seen": np.zeros(len(table), bool)}
-            self._bytes += columns["bytes"]
-            number = len(self._order)
-            self._tables[path.stem] = columns
+            ends = shapes.offsets.to_numpy()
+            self._found.append(columns | {"dims": np.diff(ends), "sizes": shapes.values.to_numpy()[ends[0]:ends[-1]],
+                                          "shard": np.full(len(table), len(self._order)), "seen": np.zeros(len(table), bool)})
+            size = HEADER + int(table.schema.metadata[b"elements"]) * dtype.itemsize
+            self._bytes += size
+            self._shards[path.stem] = self._count, dtype, size
             self._order.append(path.stem)
-            for row, key in enumerate(table["key"].to_pylist()):
-                self.rows.setdefault(key, number << 32 | row)
+            for row, key in enumerate(table["key"].to_pylist(), self._count):
+                self.rows.setdefault(key, row)
+            self._count += len(table)
+            self._known, self._sums = {}, None
 
     def __contains__(self, key: str) -> bool:
         return key in self.rows
 
-    def _columns(self, key: str) -> tuple[int, int, dict]:
-        number = self.rows[key]
-        shard, row = number >> 32, number & 0xFFFFFFFF
-        return shard, row, self._tables[self._order[shard]]
+    @property
+    def _columns(self) -> dict[str, np.ndarray]:
+        """Of all rows; `ends` says where a row's shape ends in `sizes`."""
+        if len(self._found) > 1 or self._found and "ends" not in self._found[0]:
+            joined = {name: np.concatenate([one[name] for one in self._found]) for name in self._found[0] if name != "ends"}
+            self._found = [joined | {"ends": np.cumsum(joined["dims"])}]
+        return self._found[0]
 
     def shape(self, key: str) -> tuple[int, ...]:
-        _, row, columns = self._columns(key)
-        return tuple(columns["sizes"][columns["ends"][row]:columns["ends"][row + 1]].tolist())
+        return self._shape(self.rows[key])
+
+    def _shape(self, row: int) -> tuple[int, ...]:
+        end = self._columns["ends"][row]
+        return tuple(self._columns["sizes"][end - self._columns["dims"][row]:end].tolist())
+
+    def places(self, keys: Sequence[str | None]) -> np.ndarray:
+        """Row numbers of these keys, -1 for None. Looked up once for a list that stays as it is."""
+        known = self._known.get(id(keys))
+        if known is None or known[0] is not keys:
+            known = self._known[id(keys)] = keys, np.array([-1 if key is None else self.rows[key] for key in keys], np.int64)
+        return known[1]
+
+    def shapes(self, rows: np.ndarray) -> np.ndarray | None:
+        """Shapes of rows by number, [rows, dimensions]; None where they differ in the number of dimensions."""
+        columns = self._columns
+        dims = columns["dims"][rows]
+        if not len(dims) or (dims != dims[0]).any():
+            return None
+        return columns["sizes"][columns["ends"][rows][:, None] + np.arange(-dims[0], 0)]
 
     def read(self, key: str, frames: tuple[int, int] | None = None) -> Array:
         """The array of a row as float32, or those of its frames (first, number) of the last dimension that there are."""
-        shape = self.shape(key)
+        row, shape = self.rows[key], self.shape(key)
         if frames is not None:
             shape = (*shape[:-1], max(min(frames[1], shape[-1] - frames[0]), 0))
         data = np.empty(shape, np.float32)
         self.read_into(data, key, frames[0] if frames else 0)
-        _, row, columns = self._columns(key)
-        rate, hop, first, by, speed = (float(columns[name][row]) for name in ("rate", "hop", "first", "by", "speed"))
+        rate, hop, first, by, speed = (float(self._columns[name][row]) for name in ("rate", "hop", "first", "by", "speed"))
         return Array(data, None if math.isnan(rate) else rate, None if math.isnan(hop) else Axis(hop, first), by, speed, frames)
 
     def read_into(self, out: np.ndarray, key: str, first: int = 0) -> int:
         """Fill `out`, float32 [..., n], with the n frames of a row from `first` on, zeros behind its end. Gives the number of frames.
         `out` has the row's shape but for the last dimension, and may be a part of a batch: numbers are copied once, from the file's pages."""
-        shard, row, columns = self._columns(key)
-        shape, offset = self.shape(key), int(columns["offset"][row])
+        row = self.rows[key]
+        shape = self._shape(row)
         if not shape:
             shape, out = (1,), out.reshape(1)
         if out.shape[:-1] != shape[:-1]:
             raise ValueError(f"{key}: expected memory of the shape {[*shape[:-1], 'n']}, found {list(out.shape)}")
-        mapped, flat = self._mapped(shard, columns)
-        found = flat[offset:offset + math.prod(shape)].reshape(shape)[..., first:first + out.shape[-1]]
-        if frames := found.shape[-1]:
-            if not columns["seen"][row] or self._bytes > MEMORY // 2:  # from disk in one go: ten times as fast as page by page
-                begin, end = (HEADER + at * flat.itemsize for at in (offset + first, offset + math.prod(shape) - shape[-1] + first + frames))
-                page = begin % mmap.PAGESIZE
-                mapped.madvise(mmap.MADV_WILLNEED, begin - page, end - begin + page)
-                columns["seen"][row] = True
-            _convert(found, out[..., :frames])
-        if frames < out.shape[-1]:
-            out[..., frames:] = 0
-        return frames
+        self._fill([out], [row], [shape], first)
+        return max(min(out.shape[-1], shape[-1] - first), 0)
 
-    def _mapped(self, shard: int, columns: Mapping[str, Any]) -> tuple[mmap.mmap, np.ndarray]:
+    def gather(self, out: Sequence[np.ndarray], rows: np.ndarray, apply: Callable[[np.ndarray, np.ndarray], None] | None = None) -> None:
+        """Fill each of `out`, as `read_into` does, with the row of this number. `apply(x, out)` puts what shall be made of a row's
+        array x into memory of the same shape, which may be that of x."""
+        self._fill(out, rows.tolist(), self.shapes(rows).tolist(), 0, apply)
+
+    def _fill(self, outs: Iterable[np.ndarray], rows: list[int], shapes: Iterable[Sequence[int]], first: int, apply: Any = None) -> None:
+        columns = self._columns
+        fresh = [True] * len(rows) if self._bytes > MEMORY // 2 else (~columns["seen"][rows]).tolist()
+        for out, row, shape, offset, shard, announced in zip(outs, rows, shapes, columns["offset"][rows].tolist(),
+                                                             columns["shard"][rows].tolist(), fresh):
+            mapped, flat = self._maps.get(shard) or self._mapped(shard)
+            end, frames = offset + math.prod(shape), max(min(out.shape[-1], shape[-1] - first), 0)
+            if frames and announced:  # from disk in one go: ten times as fast as page by page
+                begin, stop = (HEADER + at * flat.itemsize for at in (offset + first, end - shape[-1] + first + frames))
+                page = begin % mmap.PAGESIZE
+                mapped.madvise(mmap.MADV_WILLNEED, begin - page, stop - begin + page)
+                columns["seen"][row] = True
+            if frames:
+                found, into = flat[offset:end].reshape(shape)[..., first:first + frames], out[..., :frames]
+                if apply is None or flat.dtype != np.float32:
+                    _convert(found, into)
+                    found = into
+                if apply is not None:
+                    apply(found, into)
+            if frames < out.shape[-1]:
+                out[..., frames:] = 0
+
+    def _mapped(self, shard: int) -> tuple[mmap.mmap, np.ndarray]:
         """A shard's file and its numbers, mapped: the system's memory, not ours. A map that is dropped goes with its last reader."""
-        known = self._maps.get(shard)
-        if known is None:
-            while len(self._maps) >= MAPS:
-                self._maps.pop(next(iter(self._maps)), None)
-            path = self.folder / f"{self._order[shard]}.npy"
-            try:
-                with open(path, "rb") as file:
-                    mapped = mmap.mmap(file.fileno(), columns["bytes"], access=mmap.ACCESS_READ)
-            except (OSError, ValueError) as error:
-                raise DataError(f"{path}: expected a shard of a feature store: {error}; run again to have what is missing made") from error
-            known = self._maps[shard] = mapped, np.frombuffer(mapped, columns["dtype"], offset=HEADER)
+        while len(self._maps) >= MAPS:
+            self._maps.pop(next(iter(self._maps)), None)
+        path, (_, dtype, size) = self.folder / f"{self._order[shard]}.npy", self._shards[self._order[shard]]
+        try:
+            with open(path, "rb") as file:
+                mapped = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY)  # nobody writes; torch takes no other
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path}: expected a shard of a feature store: {error}; run again to have what is missing made") from error
+        self._maps[shard] = known = mapped, np.frombuffer(mapped, dtype, offset=HEADER)
         return known
 
     def sums(self, keys: Sequence[str]) -> Sums | None:
         """Sums of these rows as stored, in this order; None where some have none (arrays without a time axis)."""
+        rows = np.fromiter(map(self.rows.__getitem__, keys), np.int64, len(keys))
+        shapes = self.shapes(rows)
+        if shapes is None or not shapes.shape[1] or (shapes[:, :-1] != shapes[0, :-1]).any():
+            return None
+        width = math.prod(shapes[0, :-1].tolist())
+        if self._count * len(SUMS) * width * 8 > KEPT:
+            found, having = self._read_sums(rows, width)
+        else:
+            if self._sums is None or self._sums[0].shape[-1] != width:
+                self._sums = self._read_sums(np.arange(self._count), width)
+            found, having = np.take(self._sums[0], rows, axis=1), self._sums[1][rows]
+        return Sums(shapes[:, -1], *found.reshape(len(SUMS), len(rows), *shapes[0, :-1])) if having.all() else None
+
+    def _read_sums(self, rows: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+        """Of rows by number: [sums, rows, width], and which rows have them, of this width."""
         import pyarrow.parquet as pq
 
-        shapes = [self.shape(key) for key in keys]
-        if len({shape[:-1] for shape in shapes}) != 1:
-            return None
-        places, width = np.array([self.rows[key] for key in keys]), math.prod(shapes[0][:-1])
-        out = np.empty((len(SUMS), len(keys), width))
-        for shard in np.unique(places >> 32).tolist():
+        out, having = np.empty((len(SUMS), len(rows), width)), np.ones(len(rows), bool)
+        shards = self._columns["shard"][rows]
+
+        def read(shard: int) -> None:
             with pq.ParquetFile(self.folder / f"{self._order[shard]}.parquet", memory_map=False) as file:
                 table = file.read(columns=list(SUMS), use_threads=False)
-            at = np.flatnonzero(places >> 32 == shard)
-            rows = places[at] & 0xFFFFFFFF
+            at = np.flatnonzero(shards == shard)
+            local = rows[at] - self._shards[self._order[shard]][0]
             for values, name in zip(out, SUMS):
                 column = table[name].combine_chunks()
                 ends = column.offsets.to_numpy()
-                if (ends[rows + 1] - ends[rows] != width).any():
-                    return None
-                values[at] = column.values.to_numpy()[ends[rows][:, None] + np.arange(width)]
-        return Sums(np.array([shape[-1] for shape in shapes]), *out.reshape(len(SUMS), len(keys), *shapes[0][:-1]))
+                having[at] &= (whole := ends[local + 1] - ends[local] == width)
+                values[at[whole]] = column.values.to_numpy()[ends[local[whole]][:, None] + np.arange(width)]
+
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(read, np.unique(shards).tolist()))
+        return out, having
 
 
 def _convert(found: np.ndarray, into: np.ndarray) -> None:
@@ -175,7 +234,7 @@ def _convert(found: np.ndarray, into: np.ndarray) -> None:
     elif found.dtype == np.float16:
         import torch  # four times as fast as numpy here
 
-        torch.from_numpy(into).copy_(torch.from_numpy(found.copy()))  # torch takes no memory that cannot be written
+        torch.from_numpy(into).copy_(torch.from_numpy(found))
     else:
         into[...] = found
 

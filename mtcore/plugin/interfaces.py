@@ -229,7 +229,8 @@ class Preparer(Component):
     random: ClassVar[bool] = False
     window: ClassVar[bool] = False
     batched: ClassVar[bool] = False
-    """`apply` takes [batch, ...] too, to the same bits, and keeps shape and axis: then it runs once per batch instead of once per row"""
+    """`apply` keeps shape and axis and takes `out`, too: memory of x's shape for the result, which may be x's own. Then rows come from the
+    store through it straight into a batch"""
 
     @abstractmethod
     def prepare(self, context: Context) -> Prepared:

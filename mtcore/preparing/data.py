@@ -296,30 +296,29 @@ class Rows(torch.utils.data.Dataset):
     def _at_once(self, name: str, rows: Sequence[int]) -> tuple[torch.Tensor, list[Array]] | None:
         """Rows read straight into the batch's memory, and what follows the store applied to all of them together; None where a step draws,
         moves time or sees one row at a time."""
-        data, places = self.data, {}
-        for place, row in enumerate(rows):
-            places.setdefault(int(self.index[row, 0]), []).append(place)
-        used = {d: data.input(d, name) for d in places}
-        if not all(isinstance(one.store, Store) and one.chain.at_once for one in used.values()):
+        data, index = self.data, self.index[list(rows)]
+        used = {d: (data.input(d, name), np.flatnonzero(index[:, 0] == d)) for d in dict.fromkeys(index[:, 0].tolist())}
+        if not all(isinstance(one.store, Store) and one.chain.at_once for one, _ in used.values()):
             return None
-        keys = [(used[d], used[d].keys[c]) for d, c, _ in self.index[list(rows)].tolist()]
-        shapes = [one.store.shape(key) for one, key in keys]
-        longest = max(shapes, key=lambda shape: shape[-1:])
-        first = {d: used[d].store.read(keys[members[0]][1], (0, 0)) for d, members in places.items()}  # what is known of it, no data
+        places = {d: one.store.places(one.keys)[index[members, 1]] for d, (one, members) in used.items()}
+        shapes = [one.store.shapes(places[d]) for d, (one, _) in used.items()]
+        if any(found is None or found.shape[1:] != shapes[0].shape[1:] or not found.size for found in shapes):
+            return None
+        longest = np.max(np.concatenate(shapes), axis=0)
+        first = {d: one.store.read(one.keys[index[members[0], 1]], (0, 0)) for d, (one, members) in used.items()}  # what is known of it, no data
         timed = all(array.axis is not None for array in first.values())
-        if any(shape[:-1] != longest[:-1] or shape != longest and not timed for shape in shapes):
+        if any((found[:, :-1 if timed else None] != longest[:-1 if timed else None]).any() for found in shapes):
             return None
-        joined = np.empty((len(keys), *longest), np.float32)
-        for row, (one, key) in zip(joined, keys):
-            one.store.read_into(row, key)
-        for d, members in places.items():
-            chosen = slice(None) if len(places) == 1 else members
-            joined[chosen] = used[d].chain.run_together(replace(first[d], data=joined[members[0]]), joined[chosen], data.state(d, name))
-        placed = any(task.framed for task in data.tasks.values())
-        arrays = [one.store.read(key, (0, 0)) if placed else first[d] for d, (one, key) in zip(self.index[list(rows), 0].tolist(), keys)]
-        for place, shape in enumerate(shapes) if timed else ():
-            joined[place, ..., shape[-1]:] = 0
-            arrays[place] = replace(arrays[place], data=joined[place, ..., :shape[-1]], frames=None)
+        joined, arrays = np.empty((len(index), *longest), np.float32), [next(iter(first.values()))] * len(index)
+        for (d, (one, members)), found in zip(used.items(), shapes):
+            like = first[d] if timed else replace(first[d], data=joined[members[0]])
+            one.store.gather([joined[place] for place in members], places[d], one.chain.together(like, data.state(d, name)))
+            for place, frames in zip(members.tolist(), found[:, -1].tolist()) if timed else ():
+                arrays[place] = replace(first[d], data=joined[place, ..., :frames], frames=None)
+        if any(task.framed for task in data.tasks.values()):  # each clip's own place in time
+            for place, (d, c, _) in enumerate(index.tolist()):
+                one = used[d][0]
+                arrays[place] = replace(one.store.read(one.keys[c], (0, 0)), data=arrays[place].data, frames=None)
         return torch.from_numpy(joined), arrays
 
     def _stacked(self, name: str, found: list[Array], rows: Sequence[int]) -> torch.Tensor:
