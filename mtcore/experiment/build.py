@@ -59,11 +59,12 @@ class Builder:
         return Chain(steps, shared=len(before) + len(common), dtype=config.extract.dtype)
 
     def _extractor(self, value: Any, path: str) -> Step:
+        if isinstance(value, Mapping) and isinstance(value.get("run"), str) and self.registry.find("extractor", value["use"])[0] == "core.run":
+            value = {**value, "run": str(self.find(value["run"], path))}
         step = self.registry.make_step(value, path=path, kinds=("extractor",), search=self.folder)
         if isinstance(step.component, RunOutputs):
-            place = self.find(step.component.run, path)
-            step = replace(step, component=replace(step.component, run=str(place)))
-            self.runs[step.component.parameters()["digest"]] = place
+            found = replace(step.component, digest=step.component.stored.digest)  # held to it from now on
+            step, self.runs[found.digest] = replace(step, component=found), Path(found.run)
         return step
 
     def lessons(self, tasks: Mapping[str, Task]) -> tuple[dict[tuple[str, str], Chain], dict[str, dict[str, tuple[str, list[int]]]]]:

@@ -280,6 +280,12 @@ class RunOutputs(Extractor):
     dataset: str | None = param(None, help="of the run's datasets the one whose chain clips go through, where chains differ")
     digest: str | None = param(None, help="what the digest of identity and weights must be; default: what it is")
 
+    def __post_init__(self):
+        try:
+            self.stored
+        except ExperimentError as error:
+            raise ParameterError(str(error)) from error
+
     @property
     def stored(self) -> StoredRun:
         folder = RunFolder(Path(os.path.expandvars(self.run)).expanduser())
@@ -297,7 +303,7 @@ class RunOutputs(Extractor):
 
     def parameters(self) -> dict[str, Any]:
         """With the digest in place of the path."""
-        return {"what": self.what, "dataset": self.dataset, "digest": self.stored.digest}
+        return {"checkpoint": self.checkpoint, "what": self.what, "dataset": self.dataset, "digest": self.stored.digest}
 
     def prepare(self, rate: float | None) -> Callable[[np.ndarray], Any]:
         stored, what = self.stored, self.what
