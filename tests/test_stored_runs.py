@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 
 import numpy as np
 import pytest
+import soundfile
 import torch
+from click.testing import CliRunner
 
+from mtcore.builtin.examples import make_csv
+from mtcore.cli import main
 from mtcore.errors import ExperimentError, LeakError
+from mtcore.experiment.run import Experiment
 from mtcore.experiment.stored import RunOutputs, StoredRun, trained_on
 from mtcore.extracting.chain import Array
+from mtcore.plugin import File
 
 ONE = {"folds": 1, "validation": 0.2}
 SHORT = {"epochs": 1, "batch_size": 8}
@@ -239,3 +246,55 @@ def test_targets_as_an_input_go_with_windows_and_to_training(make, generated):
     assert StoredRun(run.folder.path).predict(clip(run, batch.clips[0]))["label"].scores.shape == (1, 3)
     with pytest.raises(ExperimentError, match="inputs.size: expected an extractor or a task"):
         make(**content | {"inputs": {"size": {"task": "size", "extractor": "core.waveform"}}})
+
+
+# The command --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def recordings(tmp_path):
+    """A run of the core's CSV reader over real files with all that `mtcore predict` needs on disk, and some of its files."""
+    make_csv(tmp_path / "data")
+    content = {"name": "files", "datasets": {"d": {"reader": {"use": "core.csv", "kinds": {"pitch": "regression"}}, "root": "data"}},
+               "inputs": {"main": {"extractor": "core.spectrogram", "steps": ["core.standardize"]}}, "split": ONE,
+               "signal": {"steps": ["core.mono"]}, "model": {"trunk": {"use": "core.mlp", "hidden": [8]}}, "train": SHORT,
+               "report": {"reporters": []}}
+    [run] = Experiment(content, tmp_path, tmp_path / "runs", tmp_path / "cache").run()
+    return run, [str(path) for path in sorted((tmp_path / "data" / "audio").iterdir())[:3]]
+
+
+def call(*arguments):
+    return CliRunner().invoke(main, ["predict", *map(str, arguments)])
+
+
+def test_predict_on_the_command_line(recordings, tmp_path):
+    run, files = recordings
+    done = call(run.folder.path, *files, "--json")
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert list(found) == files and set(found[files[0]]) == {"instrument", "pitch"}
+    assert sum(found[files[0]]["instrument"]["scores"].values()) == pytest.approx(1)
+    table, lines = call(run.folder.path, *files), list(csv.reader(call(run.folder.path, *files, "--csv").stdout.splitlines()))
+    assert table.stdout.splitlines()[0].split() == ["file", "task", "decision", "score"] and len(table.stdout.splitlines()) == 7
+    assert lines[0] == ["file", "task", "decision", "score", "onset", "offset"]
+    assert [row[2] for row in lines[1:] if row[1] == "instrument"] == [found[path]["instrument"]["decision"] for path in files]
+    assert found[files[0]]["pitch"]["decision"] == pytest.approx(float(lines[2][2]), rel=1e-5)
+
+
+def test_predict_names_recordings_that_it_cannot_use_and_tells_of_the_others(recordings, tmp_path):
+    run, files = recordings
+    (tmp_path / "broken.wav").write_bytes(b"no sound")
+    done = call(run.folder.path, tmp_path / "broken.wav", files[0], "--csv")
+    assert done.exit_code == 1 and "1 of 2 recordings cannot be used" in done.stderr and "broken.wav" in done.stderr
+    assert len(done.stdout.splitlines()) == 3
+    assert call(tmp_path / "data", files[0]).exit_code == 2
+
+
+def test_events_are_printed_with_their_times(make, generated, tmp_path):
+    [run] = make(**BEEPS | {"datasets": {"a": {"reader": generated(chosen=("beep", "tags"), seconds=3.0)}}}).run()
+    sound, rate = clip(run, "a/c4").load(*clip(run, "a/c4").args)
+    soundfile.write(tmp_path / "one.wav", sound[0], rate, subtype="FLOAT")
+    events = json.loads(call(run.folder.path, tmp_path / "one.wav", "--json").stdout)[str(tmp_path / "one.wav")]["beep"]["decision"]
+    expected = StoredRun(run.folder.path).predict(File(tmp_path / "one.wav"))["beep"]
+    assert [(one["onset"], one["offset"]) for one in events] == [(onset, offset) for onset, offset, _ in expected.decided[0]]
+    assert call(run.folder.path, tmp_path / "one.wav").stdout.splitlines()[0].split()[-2:] == ["onset", "offset"] or not events

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, Callable, Mapping
@@ -30,7 +31,7 @@ class Builder:
 
     def __init__(self, config: Config, registry, folder: Path, find: Callable[[str, str], Path] | None = None):
         self.config, self.registry, self.folder = config, registry, folder
-        self.find, self.runs = find or (lambda text, path: resolve_path(text, folder)), {}
+        self.find, self.runs = cache(find or (lambda text, path: resolve_path(text, folder))), {}
 
     def make(self, kind: str, value: Any, path: str) -> Named:
         return self.registry.make(kind, value, path=path, search=self.folder)
@@ -67,13 +68,15 @@ class Builder:
             step, self.runs[found.digest] = replace(step, component=found), Path(found.run)
         return step
 
+    def teacher(self, name: str, what: str = "outputs") -> Step:
+        return self._extractor({"use": "core.run", "what": what, **vars(self.config.teachers[name])}, f"teachers.{name}")
+
     def lessons(self, tasks: Mapping[str, Task]) -> tuple[dict[tuple[str, str], Chain], dict[str, dict[str, tuple[str, list[int]]]]]:
         """Chains of the teachers' raw outputs by (teacher, what), and by teacher and task that it shares with the run, what holds the
         task and where its values lie there."""
         chains, places = {}, {}
-        for name, one in self.config.teachers.items():
-            value = {"use": "core.run", **vars(one)}
-            stored = self._extractor(value, f"teachers.{name}").component.stored
+        for name in self.config.teachers:
+            stored = self.teacher(name).component.stored
             starts = dict(zip(stored.plain(), np.cumsum([0, *(max(1, len(stored.tasks[task].labels) * (stored.tasks[task].kind != "binary"))
                                                                for task in stored.plain())]).tolist()))
             for task in (tasks[key] for key in tasks if key in stored.tasks and tasks[key].kind in (*PLAIN, "events")):
@@ -86,7 +89,7 @@ class Builder:
                 what = task.name if task.kind == "events" else "outputs"
                 order = [theirs.labels.index(label) for label in task.labels] if task.kind[:5] == "multi" or task.kind == "events" else [0]
                 places.setdefault(name, {})[task.name] = what, [starts.get(task.name, 0) + index for index in order]
-                chains[name, what] = Chain((self._extractor({**value, "what": what}, f"teachers.{name}"),))
+                chains[name, what] = Chain((self.teacher(name, what),))
         return chains, places
 
     def chains(self, dataset: str) -> dict[str, Chain]:
@@ -195,8 +198,7 @@ class Builder:
             "inputs": {name: {"task": one.task, "steps": [self._step(step) for step in self.chain(datasets[0], name).steps]} if one.task else
                        {dataset: [self._step(step) for step in self.chain(dataset, name).steps] for dataset in datasets}
                        for name, one in config.inputs.items()},
-            **({"teachers": {name: self._extractor({"use": "core.run", **vars(one)}, f"teachers.{name}").described()
-                             for name, one in config.teachers.items()}} if config.teachers else {}),
+            **({"teachers": {name: self.teacher(name).described() for name in config.teachers}} if config.teachers else {}),
             **({"materials": {name: {"reader": self.make("reader", one.reader, f"materials.{name}.reader").described(), "group": one.group,
                                      "steps": [self._step(step) for step in self.material(name).steps]}
                               for name, one in config.materials.items()}} if config.materials else {}),

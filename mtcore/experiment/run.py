@@ -260,7 +260,7 @@ class Experiment:
                 if builder is None or builder.runs:  # which stored runs may be used, each fold says
                     builder = Builder(config, self.registry, self.folder, partial(self._stored_run, fold, variation.datasets))
                     described = builder.described(variation.datasets, tasks)
-                    self._check_task_inputs(builder, tasks)
+                    self._check_inputs(builder, tasks)
                 identity = self._identity(described, config, variation, fold)
                 safe = "".join(c if c.isalnum() or c in "+-_.=" else "-" for c in variation.name)[:80]
                 folder = RunFolder(self.runs_folder / config.name / f"{safe}-fold{fold + 1}-{identity[:6]}")
@@ -273,7 +273,12 @@ class Experiment:
                 for c in np.flatnonzero(self.corpus.parts.folds[fold][d.name] > 0) if (digest := self.corpus.digests[d.name][c])}
         return find_run(resolve_path(text, self.folder), fold, held, path)
 
-    def _check_task_inputs(self, builder: Builder, tasks: Mapping[str, Any]) -> None:
+    def _check_inputs(self, builder: Builder, tasks: Mapping[str, Any]) -> None:
+        for name in builder.config.teachers:
+            stored = builder.teacher(name).component.stored
+            if not stored.tasks.keys() & self.tasks.keys():
+                raise ExperimentError(f"teachers.{name}: {stored.folder.path} has the tasks {', '.join(stored.tasks)}; expected one out of "
+                                      f"{', '.join(self.tasks)}")
         for name, one in builder.config.inputs.items():
             if not one.task:
                 continue
