@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "extract": ("mtcore.cli.experiment:extract_command", "Fill the feature stores of an experiment."),
     "run": ("mtcore.cli.experiment:run_command", "Do what is missing, skip what exists, continue what was cut off."),
     "compare": ("mtcore.cli.compare:compare_command", "Tables of run folders: mean and deviation over folds, gain over single task."),
+    "predict": ("mtcore.cli.predict:predict_command", "The model of a run on new recordings, with the run's own preparation."),
     "cache": ("mtcore.cli.cache:cache_command", "Feature stores: list, show, prune, verify."),
     "demo": ("mtcore.cli.experiment:demo_command", "A complete small experiment on generated sound, in under a minute."),
 }

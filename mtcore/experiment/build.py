@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import cache
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any, Callable, Mapping
+
+import numpy as np
 
 from ..errors import ExperimentError
 from ..extracting.chain import Chain
 from ..plugin import Named, Step, Task
-from .file import Config, TaskConfig, check_among
+from .file import Config, TaskConfig, check_among, resolve_path
+from .stored import PLAIN, RunOutputs
 
 __all__ = ["Builder"]
 
@@ -21,10 +26,12 @@ METRICS = {"binary": ["core.classification"], "multiclass": ["core.classificatio
 
 
 class Builder:
-    """Makes the components of one configuration; `registry` checks their parameters."""
+    """Makes the components of one configuration; `registry` checks their parameters. `find(text, key path)` is the folder of the stored run
+    that a text in the file means; `runs` are those that were asked for, by their digest."""
 
-    def __init__(self, config: Config, registry, folder: Path):
+    def __init__(self, config: Config, registry, folder: Path, find: Callable[[str, str], Path] | None = None):
         self.config, self.registry, self.folder = config, registry, folder
+        self.find, self.runs = cache(find or (lambda text, path: resolve_path(text, folder))), {}
 
     def make(self, kind: str, value: Any, path: str) -> Named:
         return self.registry.make(kind, value, path=path, search=self.folder)
@@ -37,10 +44,13 @@ class Builder:
             own = getattr(config.datasets[dataset].inputs.get(name), key, None)
             value[key] = getattr(config.inputs[name], key) if own is None else own
             path[key] = f"inputs.{name}.{key}" if own is None else f"datasets.{dataset}.inputs.{name}.{key}"
+        if config.inputs[name].task:
+            steps = self._steps(value["steps"], path["steps"], "feature")
+            return Chain((self.registry.make_step("core.waveform", kinds=("extractor",)), *steps), task=config.inputs[name].task)
         before = self._steps(config.datasets[dataset].signal, f"datasets.{dataset}.signal", "signal")
         common = self._steps(config.signal.steps, "signal.steps", "signal")
         own = self._steps(value["signal"], path["signal"], "signal")
-        extractor = self.registry.make_step(value["extractor"], path=path["extractor"], kinds=("extractor",), search=self.folder)
+        extractor = self._extractor(value["extractor"], path["extractor"])
         features = self._steps(value["steps"], path["steps"], "feature")
         steps = (*before, *common, *own, extractor, *features)
         ids = [step.id for step in steps]
@@ -48,6 +58,39 @@ class Builder:
         if twice:
             raise ExperimentError(f"inputs.{name}: two steps have the id {twice[0]!r}; give one another `id`")
         return Chain(steps, shared=len(before) + len(common), dtype=config.extract.dtype)
+
+    def _extractor(self, value: Any, path: str) -> Step:
+        if isinstance(value, Mapping) and isinstance(value.get("run"), str) and self.registry.find("extractor", value["use"])[0] == "core.run":
+            value = {**value, "run": str(self.find(value["run"], path))}
+        step = self.registry.make_step(value, path=path, kinds=("extractor",), search=self.folder)
+        if isinstance(step.component, RunOutputs):
+            found = replace(step.component, digest=step.component.stored.digest)  # held to it from now on
+            step, self.runs[found.digest] = replace(step, component=found), Path(found.run)
+        return step
+
+    def teacher(self, name: str, what: str = "outputs") -> Step:
+        return self._extractor({"use": "core.run", "what": what, **vars(self.config.teachers[name])}, f"teachers.{name}")
+
+    def lessons(self, tasks: Mapping[str, Task]) -> tuple[dict[tuple[str, str], Chain], dict[str, dict[str, tuple[str, list[int]]]]]:
+        """Chains of the teachers' raw outputs by (teacher, what), and by teacher and task that it shares with the run, what holds the
+        task and where its values lie there."""
+        chains, places = {}, {}
+        for name in self.config.teachers:
+            stored = self.teacher(name).component.stored
+            starts = dict(zip(stored.plain(), np.cumsum([0, *(max(1, len(stored.tasks[task].labels) * (stored.tasks[task].kind != "binary"))
+                                                               for task in stored.plain())]).tolist()))
+            for task in (tasks[key] for key in tasks if key in stored.tasks and tasks[key].kind in (*PLAIN, "events")):
+                theirs = stored.tasks[task.name]
+                same = sorted(theirs.labels) == sorted(task.labels) if task.kind != "binary" else theirs.labels == task.labels
+                if theirs.kind != task.kind or not same:
+                    raise ExperimentError(f"teachers.{name}: {stored.folder.path} has the task {task.name} as {theirs.kind} of "
+                                          f"{', '.join(theirs.labels) or 'numbers'}; this experiment as {task.kind} of "
+                                          f"{', '.join(task.labels) or 'numbers'}; expected the same labels")
+                what = task.name if task.kind == "events" else "outputs"
+                order = [theirs.labels.index(label) for label in task.labels] if task.kind[:5] == "multi" or task.kind == "events" else [0]
+                places.setdefault(name, {})[task.name] = what, [starts.get(task.name, 0) + index for index in order]
+                chains[name, what] = Chain((self.teacher(name, what),))
+        return chains, places
 
     def chains(self, dataset: str) -> dict[str, Chain]:
         return {name: self.chain(dataset, name) for name in self.config.inputs}
@@ -152,8 +195,10 @@ class Builder:
             "datasets": {name: {"reader": self.make("reader", config.datasets[name].reader, f"datasets.{name}.reader").described(),
                                 "group": config.datasets[name].group, "max_per_label": config.datasets[name].max_per_label}
                          for name in datasets},
-            "inputs": {name: {dataset: [self._step(step) for step in self.chain(dataset, name).steps] for dataset in datasets}
-                       for name in config.inputs},
+            "inputs": {name: {"task": one.task, "steps": [self._step(step) for step in self.chain(datasets[0], name).steps]} if one.task else
+                       {dataset: [self._step(step) for step in self.chain(dataset, name).steps] for dataset in datasets}
+                       for name, one in config.inputs.items()},
+            **({"teachers": {name: self.teacher(name).described() for name in config.teachers}} if config.teachers else {}),
             **({"materials": {name: {"reader": self.make("reader", one.reader, f"materials.{name}.reader").described(), "group": one.group,
                                      "steps": [self._step(step) for step in self.material(name).steps]}
                               for name, one in config.materials.items()}} if config.materials else {}),

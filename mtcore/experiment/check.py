@@ -11,7 +11,7 @@ from ..clip import PARTS
 from ..errors import at
 from ..extracting.chain import Chain
 from ..extracting.fill import array_of
-from ..preparing.data import Input
+from ..preparing.data import Input, Memory
 from ..progress import Progress
 from ..reading.dataset import Dataset
 from ..streams import stream
@@ -50,7 +50,8 @@ def _check_run(experiment: Experiment, run: Run, clips: int) -> list[str]:
     for dataset in data.datasets:
         for name, one in data.inputs[dataset.name].items():
             steps = [step.id for step in one.chain.steps]
-            lines.append(f"{run.variation.name}: inputs.{name} of {dataset.name}: stored: {' > '.join(steps[:one.chain.cut]) or 'the samples'}"
+            where = f"inputs.{name}" if isinstance(name, str) else f"teachers.{'.'.join(name)}"
+            lines.append(f"{run.variation.name}: {where} of {dataset.name}: stored: {' > '.join(steps[:one.chain.cut]) or 'the samples'}"
                          f"; per epoch: {' > '.join(steps[one.chain.cut:]) or 'nothing'} ({one.chain.reason})")
     data.fit()
     setup, model = run.setup(data, Progress()), run.model(data)
@@ -83,16 +84,4 @@ def _few(corpus: Corpus, clips: int, dataset: Dataset, chain: Chain, parts: np.n
     usable = np.array([key is not None for key in keys])
     few = {int(c) for code in range(len(PARTS)) for c in np.flatnonzero((parts == code) & usable)[:clips]}
     keys = [key if c in few else None for c, key in enumerate(keys)]
-    return Input(chain, _Memory({keys[c]: array_of(chain, dataset.clips[c].audio) for c in few}), keys)
-
-
-class _Memory(dict):
-    """A few rows held in memory in place of a store."""
-
-    read = dict.__getitem__
-
-    def shape(self, key):
-        return self[key].data.shape
-
-    def sums(self, keys):
-        return None
+    return Input(chain, Memory({keys[c]: array_of(chain, dataset.clips[c].audio) for c in few}), keys)

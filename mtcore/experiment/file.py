@@ -23,7 +23,7 @@ __all__ = ["Config", "load", "override", "parse"]
 
 Use = str | dict[str, Any] | Any
 Positive = Annotated[int, Meta(ge=1)]
-NOT_YET = ("teachers",)
+NOT_YET: tuple[str, ...] = ()
 """Keys of the design that are not built."""
 _FIXED = re.compile(r"(split|materials|datasets\.[^.]+\.(group|root|reader|parts|tasks)|tasks\.[^.]+\.labels)(\.|$)")
 """What does not vary, as data is read and split once."""
@@ -61,9 +61,17 @@ class StepsConfig:
 
 @dataclass(kw_only=True)
 class InputConfig:
-    extractor: Use
+    extractor: Use | None = None
+    task: str | None = None
     signal: list[Any] = field(default_factory=list)
     steps: list[Any] = field(default_factory=list)
+
+
+@dataclass(kw_only=True)
+class TeacherConfig:
+    run: str
+    checkpoint: Literal["best", "last"] = "best"
+    dataset: str | None = None
 
 
 @dataclass(kw_only=True)
@@ -163,6 +171,7 @@ class Config:
     model: ModelConfig
     seed: int = 0
     materials: dict[str, MaterialConfig] = field(default_factory=dict)
+    teachers: dict[str, TeacherConfig] = field(default_factory=dict)
     signal: StepsConfig = field(default_factory=StepsConfig)
     extract: ExtractConfig = field(default_factory=ExtractConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
@@ -210,6 +219,10 @@ def parse(data: Mapping[str, Any]) -> Config:
                   for key, value in (("optimizer", train.optimizer), ("scheduler", train.scheduler))),
                 *((one not in config.inputs, f"datasets.{name}.inputs.{one}: expected one of the inputs {', '.join(config.inputs)}")
                   for name, dataset in config.datasets.items() for one in dataset.inputs),
+                *((bool(one.extractor) == bool(one.task), f"inputs.{name}: expected an extractor or a task whose targets are the input")
+                  for name, one in config.inputs.items()),
+                *((one.task and one.signal, f"inputs.{name}.signal: targets of a task are no signal; expected steps only")
+                  for name, one in config.inputs.items()),
                 *((name in config.datasets, f"materials.{name}: a dataset has this name too; give the material another")
                   for name in config.materials),
                 *((dataset.parts == [], f"datasets.{name}.parts: expected at least one part")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import platform
 import time
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Callable, Iterator, Mapping
+from typing import Any, Callable, Iterator, Mapping, Sequence
 from uuid import uuid4
 
 import numpy as np
@@ -25,7 +26,7 @@ from ..extracting.fill import WORKER_LOST, Wanted, fill
 from ..extracting.store import Store
 from ..plugin import Context
 from ..plugin.registry import Registry, get_registry
-from ..preparing.data import Input, Material, RunData
+from ..preparing.data import Input, Material, RunData, target_input
 from ..progress import Progress
 from ..reading.dataset import Dataset
 from ..reporting.fanout import Reporters
@@ -38,7 +39,8 @@ from ..training.processes import Processes
 from .build import Builder
 from .check import check_experiment
 from .corpus import Corpus, read_corpus
-from .file import Config, load, parse
+from .file import Config, check_among, load, parse, resolve_path
+from .stored import find_run, save_trained, stretch, task_info, trained_on
 from .vary import Variation, expand
 
 __all__ = ["Experiment", "Run"]
@@ -137,6 +139,7 @@ class Run:
             data = self._fitted()
             for line in _absent_labels(data):
                 folder.log(line)
+            save_trained(folder, self._trained(data))
             folder.save_state({(step, scope or "shared"): state for (step, scope), state in data.states.items()})
             setup, model = self.setup(data, progress), self.model(data)
             before = self._continued()
@@ -156,6 +159,15 @@ class Run:
         finally:
             torch.set_num_threads(threads)
             torch.use_deterministic_algorithms(False)
+
+    def _trained(self, data: RunData) -> Iterator[tuple[str, float, float]]:
+        """All audio that the run learns from, that of materials, teachers and of runs whose outputs it takes included."""
+        corpus = self.experiment.corpus
+        clips = [(data.datasets[d], c) for d, c in data.clips("train")]
+        clips += [(one, int(c)) for one in corpus.materials for c in np.flatnonzero(corpus.parts.folds[self.fold][one.name] == 0)]
+        yield from (stretch(digest, one.clips[c].audio) for one, c in clips if (digest := corpus.digests[one.name][c]))
+        for place in self.builder.runs.values():
+            yield from trained_on(place)
 
     def _continued(self) -> dict[str, Any]:
         """What the folder says of a run that may be continued; {} (and no checkpoint) where other rules for its length held: only more
@@ -178,7 +190,9 @@ class Run:
         return {"format": 1, "status": "running", "experiment": config.name, "run": self.name, "variation": dict(self.variation.labels),
                 "fold": self.fold + 1, "folds": len(corpus.parts.folds), "seed": config.seed, "identity": self.identity,
                 "length": self.length, "stop": self._stop(), "config": self.builder.described(self.variation.datasets, data.tasks),
-                "tasks": {name: {"kind": task.kind, "labels": task.labels, "unit": task.unit, "metric": setup.primary[name][0],
+                "shapes": data.shapes, "scaling": data.scaling,
+                "runs": {digest: [os.path.relpath(place, self.folder.path), str(place)] for digest, place in self.builder.runs.items()},
+                "tasks": {name: {**task_info(task), "metric": setup.primary[name][0],
                                  "higher_is_better": setup.primary[name][1],
                                  "report": self.builder.task(name).report} for name, task in data.tasks.items()},
                 "datasets": [d.name for d in data.datasets], "clips": {part: len(data.clips(part)) for part in PARTS}, "digests": digests,
@@ -251,27 +265,54 @@ class Experiment:
         for variation in self.variations():
             config = parse(variation.data)
             config.split = self.config.split  # drawn once, whatever seed varies
-            builder = Builder(config, self.registry, self.folder)
-            tasks = {name: self.tasks[name] for name in variation.tasks}
-            described = builder.described(variation.datasets, tasks)
+            tasks, builder = {name: self.tasks[name] for name in variation.tasks}, None
             for fold in range(len(self.corpus.parts.folds)):
+                if builder is None or builder.runs:  # which stored runs may be used, each fold says
+                    builder = Builder(config, self.registry, self.folder, partial(self._stored_run, fold, variation.datasets))
+                    described = builder.described(variation.datasets, tasks)
+                    self._check_inputs(builder, tasks)
                 identity = self._identity(described, config, variation, fold)
                 safe = "".join(c if c.isalnum() or c in "+-_.=" else "-" for c in variation.name)[:80]
                 folder = RunFolder(self.runs_folder / config.name / f"{safe}-fold{fold + 1}-{identity[:6]}", self.processes.rank > 0)
                 found.append(Run(self, variation, fold, config, builder, folder, identity, tasks))
         return found
 
+    def _stored_run(self, fold: int, datasets: Sequence[str], text: str, path: str) -> Path:
+        """The folder of the run that a text in the file means for a fold: one that has trained on nothing that is held back there."""
+        held = {d.key(int(c)): stretch(digest, d.clips[c].audio) for d in self.corpus.datasets if d.name in datasets
+                for c in np.flatnonzero(self.corpus.parts.folds[fold][d.name] > 0) if (digest := self.corpus.digests[d.name][c])}
+        return find_run(resolve_path(text, self.folder), fold, held, path)
+
+    def _check_inputs(self, builder: Builder, tasks: Mapping[str, Any]) -> None:
+        for name in builder.config.teachers:
+            stored = builder.teacher(name).component.stored
+            if not stored.tasks.keys() & self.tasks.keys():
+                raise ExperimentError(f"teachers.{name}: {stored.folder.path} has the tasks {', '.join(stored.tasks)}; expected one out of "
+                                      f"{', '.join(self.tasks)}")
+        for name, one in builder.config.inputs.items():
+            if not one.task:
+                continue
+            check_among([one.task], self.tasks, f"inputs.{name}.task")
+            if self.tasks[one.task].kind in ("events", "array", "none"):
+                raise ExperimentError(f"inputs.{name}.task: expected a task with labels or numbers for whole clips; {one.task} is of the kind "
+                                      f"{self.tasks[one.task].kind}")
+            trunks, takes = ({}, {}) if builder.config.model.module else builder.trunks()
+            if one.task in tasks and (not trunks or any(name in takes[trunk] for trunk in builder.wiring(tasks, trunks)[one.task])):
+                raise ExperimentError(f"inputs.{name}.task: task {one.task} is learned, too, and would see its own targets; name the tasks to "
+                                      f"learn in vary.tasks, or in tasks.{one.task}.trunks trunks without this input")
+
     def _identity(self, described: Mapping[str, Any], config: Config, variation: Variation, fold: int) -> str:
         digest = blake2b(digest_size=16)
         train = config.train
         length = [train.epochs, train.updates] if depends_on_length(described["train"]["scheduler"]) else None
-        digest.update(json.dumps([described, fold, length, self.sample], sort_keys=True, default=list).encode())
+        seen = {one.task: self.tasks[one.task].labels for one in config.inputs.values() if one.task}
+        digest.update(json.dumps([described, fold, length, self.sample, *([seen] if seen else [])], sort_keys=True, default=list).encode())
         for dataset in self.corpus.everything:
             if dataset.name in (*variation.datasets, *config.materials):
                 parts = self.corpus.parts.folds[fold][dataset.name]
                 for clip, key, part in zip(dataset.clips, self.corpus.keys(dataset), parts):
                     encoded = {name: self.tasks[name].encode(target) for name, target in clip.targets.items()
-                               if name in variation.tasks and name in dataset.tasks and self.tasks[name].kind != "array"}
+                               if (name in variation.tasks or name in seen) and name in dataset.tasks and self.tasks[name].kind != "array"}
                     row = [clip.id, key, int(part), encoded, dict(clip.groups)]
                     digest.update(json.dumps(row, sort_keys=True, default=str).encode())
         return digest.hexdigest()
@@ -310,13 +351,15 @@ class Experiment:
                 materials[part][one.name] = Material(one.name, part, rows, usable)
         chosen = {d.name: d for d in corpus.datasets if d.name in run.variation.datasets}
         parts = {name: self._parts(run, dataset) for name, dataset in chosen.items()}
+        lessons, places = run.builder.lessons(run.tasks)
         for name, dataset in chosen.items():
             chains = run.builder.chains(name)
             for chain in chains.values():
                 chain.materials = materials
-            inputs[name] = {key: given(dataset, chain, parts[name]) for key, chain in chains.items()}
+            inputs[name] = {key: target_input(dataset, chain, self.tasks[chain.task]) if chain.task else given(dataset, chain, parts[name])
+                            for key, chain in (chains | lessons).items()}
         return RunData(list(chosen.values()), run.tasks, inputs, parts, {name: corpus.groups[name] for name in chosen},
-                       run.config.seed)
+                       run.config.seed, teachers=places)
 
     def _input(self, dataset: Dataset, chain: Chain, parts: np.ndarray) -> Input:
         store = self.store(chain)
@@ -330,11 +373,11 @@ class Experiment:
                 if dataset.name in run.config.materials:
                     chains, parts = [run.builder.material(dataset.name)], None
                 elif dataset.name in run.variation.datasets:
-                    chains = run.builder.chains(dataset.name).values()
+                    chains = [*run.builder.chains(dataset.name).values(), *run.builder.lessons(run.tasks)[0].values()]
                     parts = self._parts(run, dataset) if self.sample else None
                 else:
                     continue
-                for chain in chains:
+                for chain in (one for one in chains if not one.task):
                     want = found.setdefault(chain.key, Wanted(chain, self.store(chain)))
                     for c, key in enumerate(self.corpus.keys(dataset)):
                         if key and (parts is None or parts[c] >= 0):

@@ -54,12 +54,14 @@ class Draw:
 @dataclass
 class Chain:
     """The steps of one input for one dataset. `shared` is how many leading steps are drawn alike for all inputs; `materials` are what
-    steps mix in, by part and name; `dtype` is what the prefix is stored as, float32 or float16."""
+    steps mix in, by part and name; `dtype` is what the prefix is stored as, float32 or float16; `task` is whose targets the extractor
+    takes in place of sound."""
 
     steps: tuple[Step, ...]
     shared: int = 0
     dtype: str = "float32"
     materials: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
+    task: str = ""
     _prepared: dict = field(default_factory=dict, repr=False)
 
     def __post_init__(self):

@@ -17,7 +17,7 @@ from ..reading.decode import decode
 from .chain import Array, Chain
 from .store import Store, row_key, write_shard
 
-__all__ = ["Wanted", "array_of", "fill", "rows_of"]
+__all__ = ["Wanted", "array_of", "fill", "rounded", "rows_of"]
 
 CHUNK = 64
 """Clips per shard: large enough for threads to scale, small enough that little is redone after a kill."""
@@ -85,7 +85,7 @@ def _shard(chain: Chain, folder: Path, clips: Mapping[str, tuple[str, File | Laz
     rows, failed = [], {}
     for key, (name, audio) in clips.items():
         try:
-            rows.append((key, _rounded(chain, array_of(chain, audio))))
+            rows.append((key, rounded(chain, array_of(chain, audio))))
         except ClipError as error:
             failed[key] = ClipError(f"{name}: {error}")
         except MtcoreError as error:
@@ -97,7 +97,8 @@ def _shard(chain: Chain, folder: Path, clips: Mapping[str, tuple[str, File | Laz
     return failed
 
 
-def _rounded(chain: Chain, array: Array) -> Array:
+def rounded(chain: Chain, array: Array) -> Array:
+    """As the chain's prefix is stored."""
     if chain.dtype != "float16":
         return array
     with np.errstate(over="ignore"):

@@ -288,7 +288,8 @@ class Batch:
     def to(self, device: torch.device | str) -> Batch:
         move = lambda values: {key: value.to(device) for key, value in values.items()}  # noqa: E731
         return dataclasses.replace(self, inputs=move(self.inputs), targets=move(self.targets),
-                                   lengths=None if self.lengths is None else move(self.lengths))
+                                   lengths=None if self.lengths is None else move(self.lengths),
+                                   teachers={name: move(tasks) for name, tasks in self.teachers.items()})
 
 
 class Representation(NamedTuple):

@@ -20,7 +20,7 @@ from ..plugin import Batch, SamplerIndex, Statistics, Sums, Task
 from ..reading.dataset import Dataset
 from ..reading.decode import decode
 
-__all__ = ["Input", "Material", "RunData", "Rows"]
+__all__ = ["Input", "Material", "Memory", "RunData", "Rows", "target_input"]
 
 
 @dataclass
@@ -30,6 +30,34 @@ class Input:
     chain: Chain
     store: Store
     keys: Sequence[str | None]
+
+
+class Memory(dict):
+    """A few rows held in memory in place of a store."""
+
+    read = dict.__getitem__
+
+    def shape(self, key):
+        return self[key].data.shape
+
+    def sums(self, keys):
+        return None
+
+
+def target_input(dataset: Dataset, chain: Chain, task: Task) -> Input:
+    """Targets of a task as an input: one-hot [labels] for labels, 0/1 [1] (binary) or [labels], or the value [1]; zeros where a clip has
+    none."""
+    rows = Memory()
+    for c, clip in enumerate(dataset.clips):
+        values = np.zeros(1 if task.kind in ("binary", "regression") else len(task.labels), np.float32)
+        if task.name in dataset.tasks and task.name in clip.targets:
+            target = task.encode(clip.targets[task.name])
+            if values.size == 1 and task.kind != "multiclass":
+                values[0] = target
+            else:
+                values[list(np.atleast_1d(target).astype(int))] = 1
+        rows[dataset.key(c)] = chain.run(Array(values), 0, chain.cut, {})
+    return Input(chain, rows, list(rows))
 
 
 @dataclass(frozen=True)
@@ -61,7 +89,8 @@ class Material:
 class RunData:
     """Everything that one run's training and evaluation read.
 
-    inputs  by dataset, by input
+    inputs  by dataset, by input; those of teachers by (teacher, what it gives)
+    teachers  by teacher and task, which of these holds its raw outputs, and which values there
     parts   by dataset, per clip: 0 train, 1 validation, 2 test, -1 unused
     """
 
@@ -73,9 +102,11 @@ class RunData:
     seed: int = 0
     states: dict[tuple[str, str], dict[str, np.ndarray]] = field(default_factory=dict)
     scaling: dict[str, tuple[float, float]] = field(default_factory=dict)
+    teachers: Mapping[str, Mapping[str, tuple[str, list[int]]]] = field(default_factory=dict)
+    shapes: dict[str, tuple[int | None, ...]] = field(default_factory=dict)
 
     def __post_init__(self):
-        self.names = list(next(iter(self.inputs.values())))
+        self.names = [name for name in next(iter(self.inputs.values())) if isinstance(name, str)]
         self.encoded = {d.name: [{name: self.tasks[name].encode(value) for name, value in clip.targets.items() if name in self.tasks and name in d.tasks}
                                  for clip in d.clips] for d in self.datasets}
         free = any(task.kind == "none" for task in self.tasks.values())
@@ -193,6 +224,7 @@ class RunData:
                 told = "; ".join(f"{clip}: {list(shape)}" for shape, (clip, _) in seen.items())
                 raise ExperimentError(f"inputs.{name}: rows of one batch need one shape but for their length in time, found {told}. {DIFFERENT}")
             shapes[name] = next(iter(seen)) if len(seen) == 1 else (*next(iter(seen))[:-1], None)
+        self.shapes = shapes
         return shapes
 
 
@@ -226,12 +258,13 @@ class Rows(torch.utils.data.Dataset):
         self.data, self.part, self.epoch = data, part, 0
         rows = []
         for d, c in data.clips(part):
-            one = data.input(d, data.names[0])
             counts = {name: self._windows(d, c, name) for name in data.names}
+            if len(set(counts.values())) > 1:  # what has no time is the same in every window
+                counts = {name: count for name, count in counts.items() if count > 1 or self._timed(d, c, name)}
             if len(set(counts.values())) > 1:
                 raise ExperimentError(f"{data.datasets[d].key(c)}: inputs have different numbers of windows: {counts}; give the step "
                                       "window the same length and hop in seconds")
-            rows += [(d, c, w) for w in range(counts[data.names[0]])]
+            rows += [(d, c, w) for w in range(max(counts.values()))]
         self.index = np.array(rows, np.int64).reshape(-1, 3)
 
     def _windows(self, d: int, c: int, name: str) -> int:
@@ -243,6 +276,11 @@ class Rows(torch.utils.data.Dataset):
         if count < 1:
             raise ClipError(f"{self.data.datasets[d].key(c)}: shorter than one window; add crop_or_pad before {one.chain.steps[one.chain.window].id}")
         return count
+
+    def _timed(self, d: int, c: int, name: str) -> bool:
+        one = self.data.input(d, name)
+        state = self.data.state(d, name)
+        return one.chain.run(one.store.read(one.keys[c]), one.chain.cut, len(one.chain.steps), state, part=self.part).axis is not None
 
     def __len__(self) -> int:
         return len(self.index)
@@ -291,7 +329,32 @@ class Rows(torch.utils.data.Dataset):
                 having[name] = slice(has[0], has[-1] + 1) if has[-1] - has[0] + 1 == len(has) else torch.tensor(has)
                 targets[name] = self._targets(task, [values[i] for i in has], [timed[i] for i in has] if timed else None, longest)
         return Batch(inputs, targets, having, [self.key(row) for row in rows],
-                     {name: torch.tensor(found) for name, found in lengths.items()} if padded else None)
+                     {name: torch.tensor(found) for name, found in lengths.items()} if padded else None,
+                     {teacher: {name: self._taught(teacher, name, rows, timed, longest) for name in shared}
+                      for teacher, shared in self.data.teachers.items()})
+
+    def _taught(self, teacher: str, name: str, rows: Sequence[int], timed: list[Array] | None, longest: int) -> torch.Tensor:
+        """A teacher's raw outputs of these rows' clips: [batch], [batch, labels], or of events [batch, labels, frames], of each frame of the
+        input the nearest. A regression's in the scale of the targets here."""
+        (what, values), task = self.data.teachers[teacher][name], self.data.tasks[name]
+        found = []
+        for d, c, _ in self.index[list(rows)].tolist():
+            one = self.data.input(d, (teacher, what))
+            found.append(one.store.read(one.keys[c]))
+        if task.kind == "events":
+            taught = torch.zeros(len(found), len(values), longest)
+            for one, array, seen in zip(taught, found, timed or ()):
+                frame = np.arange(seen.data.shape[-1]) + (seen.frames[0] if seen.frames else 0)
+                seconds = (frame * seen.axis.hop + seen.axis.first) / seen.speed + seen.by
+                place = ((seconds - array.by) * array.speed - array.axis.first) / array.axis.hop
+                nearest = np.clip(np.rint(place), 0, array.data.shape[-1] - 1).astype(int)
+                one[:, :len(frame)] = torch.from_numpy(array.data[0][values][:, nearest])
+            return taught
+        taught = torch.from_numpy(np.stack([array.data[0][values] for array in found]))
+        if task.kind == "regression":
+            mean, deviation = self.data.scaling[name]
+            taught = (taught - mean) / deviation
+        return taught[:, 0] if task.kind in ("binary", "regression") else taught
 
     def _at_once(self, name: str, rows: Sequence[int]) -> tuple[torch.Tensor, list[Array]] | None:
         """Rows read straight into the batch's memory, and what follows the store applied to all of them together; None where a step draws,

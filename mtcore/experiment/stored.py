@@ -1,0 +1,391 @@
+"""A run that lies in its folder: its model on new recordings, its outputs as features, and what it was trained on."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, lru_cache
+from glob import glob
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, Callable, Iterable, Mapping
+
+import numpy as np
+import torch
+
+from ..clip import PARTS, Clip, File, Lazy
+from ..errors import ClipError, DataError, ExperimentError, LeakError, MtcoreError, ParameterError, at
+from ..extracting.chain import Array, Chain
+from ..extracting.fill import rounded
+from ..plugin import Axis, Extractor, Head, Moved, Named, Predictions, Task, param
+from ..plugin.registry import get_registry, resolve_target
+from ..preparing.data import Input, Memory, RunData
+from ..reading.dataset import Dataset
+from ..reading.decode import decode
+from ..runfolder import RunFolder, atomic
+from ..training.evaluate import predict
+from ..training.gradient import load_checkpoint
+from ..training.model import build_model
+
+__all__ = ["RunOutputs", "StoredRun", "find_run", "save_trained", "stretch", "task_info", "trained_on"]
+
+PLAIN = ("binary", "multiclass", "multilabel", "regression")
+"""Kinds whose raw outputs are [values]."""
+NEUTRAL = {"multilabel": (), "events": (), "regression": 0.0, "array": ()}
+
+
+def task_info(task: Task) -> dict[str, Any]:
+    """What run.json holds of a task for `StoredRun`."""
+    return {key: value for key, value in asdict(task).items() if key != "name"}
+
+
+class _Absent:
+    """A material of a stored run, which draws from it in training only."""
+
+    def at(self, rate: float | None) -> _Absent:
+        return self
+
+    def draw(self, rng: Any) -> Any:
+        raise ExperimentError("a step draws from a material in the test part, and materials do not lie with a run")
+
+
+class _Raw(Head):
+    """In place of a task's head: outputs as they are."""
+
+    def build(self, task, shape):
+        raise NotImplementedError
+
+    def decide(self, task: Task, scores: Any) -> Any:
+        return [()] * len(scores)
+
+
+class StoredRun:
+    """A run out of its folder alone, wherever that has been moved to.
+
+    checkpoint  "best" or "last"
+    dataset     whose chains recordings go through, where the run's datasets have chains of their own
+    trust       import what the folder names as "module:Class", also from the working folder
+
+    Raises `ExperimentError` where the folder holds no run that is done or names what is not trusted, `DataError` where a component is not
+    what it was when the run was trained.
+    """
+
+    def __init__(self, folder: Path | str, checkpoint: str = "best", dataset: str | None = None, trust: bool = False):
+        self.folder, self.checkpoint, self.trust = RunFolder(folder), checkpoint, trust
+        self.info = info = _info(self.folder)
+        if "shapes" not in info:
+            raise ExperimentError(f"{folder}: expected a run with its rows' shapes, found one of an older mtcore; run it again")
+        self.tasks = {name: Task(name, one["kind"], tuple(one["labels"]), one["unit"], one["shape"] and tuple(one["shape"]))
+                      for name, one in info["tasks"].items()}
+        self.config = info["config"]
+        self.states = {(step, "" if scope == "shared" else scope): state for (step, scope), state in self.folder.load_state().items()}
+        different = {str([steps[one] for steps in self.config["inputs"].values() if one in steps]) for one in info["datasets"]}
+        if dataset is None and len(info["datasets"]) > 1 and (len(different) > 1 or any(scope for _, scope in self.states)):
+            raise ExperimentError(f"{folder}: its datasets have chains of their own; say which recordings go through: "
+                                  f"{', '.join(info['datasets'])}")
+        self.dataset = dataset or info["datasets"][0]
+        if self.dataset not in info["datasets"]:
+            raise ExperimentError(f"{folder}: trained on {', '.join(info['datasets'])}; found {dataset!r}")
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the run's identity and of its weights."""
+        path = self.folder.checkpoint(self.checkpoint)
+        return _digest(str(path), self.info["identity"], path.stat().st_mtime_ns, path.stat().st_size)
+
+    # From names to components -----------------------------------------------------------------------------------------
+
+    def make(self, kind: str, described: Mapping[str, Any], path: str) -> Named:
+        """A component as run.json describes it; of a step's keys those that it knows."""
+        values = dict(described)
+        name, revision, source = values["use"], values.pop("revision", 1), values.pop("source", None)
+        if ":" in name and not self.trust:
+            raise ExperimentError(f"{self.folder.path}: {path} is {name}, code that does not belong to a plugin; only with --trust is it "
+                                  "imported out of a run folder")
+        for key, value in values.items():
+            if isinstance(value, dict) and "use" in value:
+                values[key] = self.make(_kind_of(kind, name, key), value, f"{path}.{key}")  # a component within this one
+        if name == "core.run":
+            values["run"] = self._inner(values["digest"])
+        search = Path.cwd() if self.trust else None
+        with at(str(self.folder.path)):
+            if kind == "step":
+                for key, default in (("p", 1.0), ("parts", None), ("fit", "shared")):  # an extractor has none
+                    if values[key] == default:
+                        del values[key]
+                found = get_registry().make_step(values, path, ("preparer", "extractor"), search)
+            else:
+                found = get_registry().make(kind, values, path, search)
+        if found.revision != revision or source not in (None, found.described().get("source")):
+            raise DataError(f"{self.folder.path}: {path}: trained with {name} of revision {source or revision}, found "
+                            f"{found.described().get('source', found.revision)}, which gives other values; install what run.json names under "
+                            "versions, or train again")
+        return found
+
+    def _inner(self, digest: str) -> str:
+        """Where a run lies whose outputs are an input of this one: as seen from this folder, else where it lay."""
+        for place in self.info["runs"].get(digest, ()):
+            if (self.folder.path / place / "run.json").exists():
+                return os.path.normpath(self.folder.path / place)
+        raise ExperimentError(f"{self.folder.path}: an input is made by another run, expected at "
+                              f"{' or '.join(self.info['runs'].get(digest, ())) or 'no known place'}, found none there")
+
+    @cached_property
+    def chains(self) -> dict[str, Chain]:
+        materials = dict.fromkeys(PARTS, {name: _Absent() for name in self.config.get("materials", ())})
+        found = {}
+        for name, one in self.config["inputs"].items():
+            made = tuple(self.make("step", step, f"inputs.{name}") for step in (one["steps"] if "task" in one else one[self.dataset]))
+            found[name] = Chain(made, dtype=self.config["dtype"], materials=materials, task=one.get("task", ""))
+        return found
+
+    @cached_property
+    def heads(self) -> dict[str, Head]:
+        """With what the validation part's predictions have taught them."""
+        found = {name: self.make("head", one["head"], f"tasks.{name}.head").component for name, one in self.config["tasks"].items()}
+        validated = self.folder.load_predictions(self.checkpoint).get("validation", {})
+        return {name: head.tuned(self.tasks[name], validated[name]) if name in validated else head for name, head in found.items()}
+
+    @cached_property
+    def model(self) -> torch.nn.Module:
+        """The network with the checkpoint's weights, on the CPU, in evaluation mode."""
+        shapes = {name: tuple(shape) for name, shape in self.info["shapes"].items()}
+        config = self.config["model"]
+        with torch.random.fork_rng(devices=[]):
+            if set(config) == {"module"}:
+                if not self.trust:
+                    raise ExperimentError(f"{self.folder.path}: model.module is {config['module']}, code that does not belong to a plugin; "
+                                          "only with --trust is it imported out of a run folder")
+                model = resolve_target(config["module"], search=Path.cwd())(shapes, self.tasks)
+            else:
+                takes = {name: one["inputs"] for name, one in config.items()}
+                trunks = {name: self.make("trunk", {key: value for key, value in one.items() if key != "inputs"},
+                                          f"model.trunks.{name}").component for name, one in config.items()}
+                heads = {name: self.make("head", one["head"], f"tasks.{name}.head").component
+                         for name, one in self.config["tasks"].items()}
+                model = build_model(trunks, takes, shapes, self.tasks, heads,
+                                    {name: one["trunks"] for name, one in self.config["tasks"].items()})
+        try:
+            model.load_state_dict(load_checkpoint(self.folder.checkpoint(self.checkpoint))["model"])
+        except RuntimeError as error:
+            raise DataError(f"{self.folder.path}: the checkpoint does not fit the network that run.json describes: {error}") from error
+        return model.eval().requires_grad_(False)
+
+    # Applying ---------------------------------------------------------------------------------------------------------
+
+    def data(self, array: Array, name: str = "clip") -> RunData:
+        """One recording as the test part of a run, neither its targets known nor anything random."""
+        targets = {key: NEUTRAL.get(task.kind, task.labels[0] if task.labels else 0.0) for key, task in self.tasks.items() if task.kind != "none"}
+        dataset = Dataset(self.dataset, None, Path(), self.tasks, (Clip(name, Lazy(decode), targets),))
+        inputs = {}
+        for key, chain in self.chains.items():
+            start = Array(np.zeros(self.info["shapes"][key], np.float32)) if chain.task else array
+            stored = rounded(chain, chain.run(start, 0, chain.cut, {}))
+            inputs[key] = Input(chain, Memory(clip=replace(stored, data=stored.data.astype(np.float32))), ["clip"])
+        scaling = {key: tuple(pair) for key, pair in self.info["scaling"].items()}
+        return RunData([dataset], self.tasks, {self.dataset: inputs}, {self.dataset: np.array([PARTS.index("test")])},
+                       {self.dataset: np.zeros(1, int)}, self.info["seed"], self.states, scaling)
+
+    def predict(self, audio: File | Lazy | Array, heads: Mapping[str, Head] | None = None) -> dict[str, Predictions]:
+        """Per task what the run says of one recording: scores, and what the heads decide. Raises `ClipError` for what it cannot take."""
+        array = audio if isinstance(audio, Array) else Array(*decode(audio))
+        rows = self.data(array, str(audio) if not isinstance(audio, Array) else "clip").rows("test")
+        losses = dict.fromkeys(self.tasks, lambda raw, target, batch: raw.new_zeros(len(raw)))
+        found, _ = predict(self.model, self.heads if heads is None else heads, losses, rows, self.config["train"]["batch_size"])
+        return {name: replace(one, targets=None, trained=None) for name, one in found.items()}
+
+    def plain(self) -> list[str]:
+        """The tasks whose raw outputs are [values]: labels (binary: the second one) and regression."""
+        return [name for name, task in self.tasks.items() if task.kind in PLAIN]
+
+    def outputs(self, array: Array, what: str) -> Array:
+        """What `RunOutputs` gives of a decoded recording."""
+        if what in ("vector", "frames"):
+            return self._represented(array, what)
+        wanted = self.plain() if what == "outputs" else [what]
+        found = self.predict(array, dict.fromkeys(self.tasks, _Raw()))
+        if self.tasks[wanted[0]].kind != "events":
+            return Array(np.concatenate([np.ravel(found[name].scores[0]) for name in wanted])[None].astype(np.float32))
+        one, rows = found[what], self.data(array).rows("test")
+        moved = next(a for a in (rows._array(0, name) for name in rows.data.names) if a.axis is not None)
+        return Array(one.scores[0][None].astype(np.float32), axis=Axis(one.hop, one.first), by=moved.by, speed=moved.speed)
+
+    @torch.no_grad()
+    def _represented(self, array: Array, what: str) -> Array:
+        rows, size = self.data(array).rows("test"), self.config["train"]["batch_size"]
+        if what == "frames" and len(rows) > 1:
+            raise ParameterError(f"{self.folder.path}: the run sees windows of a clip, so that its frames are none of the clip's; take vector")
+        vectors = []
+        for batch in rows.batches([range(first, min(first + size, len(rows))) for first in range(0, len(rows), size)]):
+            represented = getattr(self.model(batch.inputs, batch.lengths, batch.rows), "representation", None) or {}
+            found = [one for each in represented.values() for one in (each.values() if isinstance(each, dict) else [each])]
+            if not found:
+                raise ParameterError(f"{self.folder.path}: its model hands over no representation; take one of {', '.join(self.tasks)}")
+            vectors.append(torch.cat([one.vector for one in found], 1))
+        if what == "vector":
+            return Array(torch.cat(vectors).mean(0, keepdim=True).numpy())
+        framed = [one for one in found if one.frames is not None]
+        timed = [a for a in (rows._array(0, name) for name in rows.data.names) if a.axis is not None]
+        if len(framed) != 1 or not timed:
+            raise ParameterError(f"{self.folder.path}: expected a model with frames in one representation, found {len(framed)}; take vector")
+        hop, first = timed[0].axis
+        stride = framed[0].stride
+        return Array(framed[0].frames.numpy(), axis=Axis(hop * stride, first + hop * (stride - 1) / 2), by=timed[0].by, speed=timed[0].speed)
+
+
+def _info(folder: RunFolder) -> dict[str, Any]:
+    info = folder.info
+    if not info:
+        raise ExperimentError(f"{folder.path}: expected the folder of a run, found no run.json in it")
+    if info["status"] != "done":
+        raise ExperimentError(f"{folder.path}: expected a run that is done, found one that is {info['status']}; `mtcore run` finishes it")
+    return info
+
+
+def _kind_of(kind: str, name: str, parameter: str) -> str:
+    from ..plugin.building import parameters_of
+
+    return next(one.component for one in parameters_of(get_registry().load(kind, name)) if one.name == parameter)
+
+
+@lru_cache(maxsize=64)
+def _digest(path: str, identity: str, *stamp: int) -> str:
+    """`stamp`: size and time of change, so that a changed file is read again. Of the numbers, as a checkpoint's bytes name its file."""
+    whole = blake2b(identity.encode(), digest_size=12)
+    for name, tensor in load_checkpoint(Path(path))["model"].items():
+        whole.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        whole.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return whole.hexdigest()
+
+
+@lru_cache(maxsize=16)
+def _opened(path: str, checkpoint: str, dataset: str | None, *stamp: int) -> StoredRun:
+    return StoredRun(path, checkpoint, dataset)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOutputs(Extractor):
+    """Outputs of a run that is done: it decodes nothing itself, but takes the clip through its own chain, fitted state and network.
+
+    float32 [1, values]: the trunks' vectors (`vector`), or raw outputs of a task: a value per label in their order, before softmax or
+    sigmoid (binary: one), or a regression's value in its unit; `outputs` joins those of all such tasks. [1, values, frames]: `frames` of
+    the trunk, or a task of events [1, labels, frames]. Of a clip of several windows the mean. Stored under the digest of identity and
+    weights, wherever the run lies.
+    """
+
+    run: str = param(help="the run's folder; in an experiment file relative to it, and it may be an experiment's folder of runs or a pattern "
+                     "of names: then its run of the same fold that has not trained on what is validated or tested here")
+    checkpoint: str = param("best", choices=("best", "last"), help="which weights")
+    what: str = param("vector", help="vector or frames of the representation, outputs, or the name of a task")
+    dataset: str | None = param(None, help="of the run's datasets the one whose chain clips go through, where chains differ")
+    digest: str | None = param(None, help="what the digest of identity and weights must be; default: what it is")
+
+    def __post_init__(self):
+        try:
+            self.stored
+        except ExperimentError as error:
+            raise ParameterError(str(error)) from error
+
+    @property
+    def stored(self) -> StoredRun:
+        folder = RunFolder(Path(os.path.expandvars(self.run)).expanduser())
+        _info(folder)
+        path = folder.checkpoint(self.checkpoint)
+        if not path.exists():
+            raise ExperimentError(f"{path}: expected a checkpoint, found nothing there")
+        found = _opened(str(folder.path.resolve()), self.checkpoint, self.dataset, path.stat().st_mtime_ns, path.stat().st_size)
+        if self.digest not in (None, found.digest):
+            raise ExperimentError(f"{folder.path}: expected a run with the digest {self.digest}, found {found.digest}; it has been trained again")
+        if self.what not in ("vector", "frames", "outputs") and (self.what not in found.tasks or found.tasks[self.what].kind not in (*PLAIN, "events")):
+            raise ExperimentError(f"{folder.path}: expected vector, frames, outputs or one of its tasks {', '.join(found.tasks)}; "
+                                  f"found {self.what!r}")
+        return found
+
+    def parameters(self) -> dict[str, Any]:
+        """With the digest in place of the path."""
+        return {"checkpoint": self.checkpoint, "what": self.what, "dataset": self.dataset, "digest": self.stored.digest}
+
+    def prepare(self, rate: float | None) -> Callable[[np.ndarray], Any]:
+        stored, what = self.stored, self.what
+        stored.model, stored.chains  # made here, before threads ask for them
+
+        def outputs(x: np.ndarray) -> Any:
+            found = stored.outputs(Array(np.asarray(x, np.float32), rate), what)
+            return Moved(found.data, found.by, found.speed) if found.by or found.speed != 1 else found.data
+
+        return outputs
+
+    def axis(self, rate: float | None) -> Axis | None:
+        stored = self.stored
+        if self.what in ("vector", "outputs", *stored.plain()):
+            return None
+        for seconds in (1, 4, 16, 64):  # as long as the run needs; the axis is the same for all lengths
+            try:
+                noise = np.random.default_rng(0).uniform(-0.5, 0.5, (1, int(seconds * (rate or 1)))).astype(np.float32)
+                return stored.outputs(Array(noise, rate), self.what).axis
+            except ClipError:
+                continue
+        raise ParameterError(f"{self.run}: found no length of sound that the run takes")
+
+
+# Rule: a run that is used must not have trained on what is validated or tested ------------------------------------------
+
+
+Stretch = tuple[str, float, float]
+"""Digest of a file, start and stop in seconds (infinite: its end)."""
+
+
+def stretch(digest: str, audio: File | Lazy) -> Stretch:
+    start, stop = (audio.start, audio.stop) if isinstance(audio, File) else (0.0, None)
+    return digest, start, float("inf") if stop is None else stop
+
+
+def save_trained(folder: RunFolder, trained: Iterable[Stretch]) -> None:
+    """pipeline/trained.npz: digest uint8 [n, 16] and span float64 [n, 2] of all audio that a run has learned from, sorted."""
+    rows = sorted(set(trained))
+    digests = np.frombuffer(bytes.fromhex("".join(digest for digest, *_ in rows)), np.uint8).reshape(len(rows), -1)
+    with atomic(folder.path / "pipeline" / "trained.npz") as aside, open(aside, "wb") as file:
+        np.savez(file, digest=digests, span=np.array([span for _, *span in rows], np.float64).reshape(-1, 2))
+
+
+def trained_on(folder: Path) -> list[Stretch]:
+    """What `save_trained` saved."""
+    path = Path(folder) / "pipeline" / "trained.npz"
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return [(row.tobytes().hex(), *span) for row, span in zip(arrays["digest"], arrays["span"].tolist())]
+    except (OSError, ValueError, KeyError) as error:
+        raise ExperimentError(f"{path}: expected digests of what the run has trained on, found {type(error).__name__}: {error}; run it "
+                              "again") from error
+
+
+def _leaked(folder: Path, held: Mapping[str, Stretch]) -> list[str]:
+    """Names of the clips that the run has trained on."""
+    spans: dict[str, list[tuple[float, float]]] = {}
+    for digest, *span in trained_on(folder):
+        spans.setdefault(digest, []).append(span)
+    return [name for name, (digest, start, stop) in held.items() if any(a < stop and start < b for a, b in spans.get(digest, ()))]
+
+
+def find_run(place: Path, fold: int, held: Mapping[str, Stretch], path: str) -> Path:
+    """The one run at a place, or, below a folder of runs or at a pattern, of the same fold (from 0), that has not trained on what is
+    `held` back by clip. Raises `ExperimentError` for none or several, `LeakError` where it has."""
+    found = [place] if place.exists() else [Path(one) for one in sorted(glob(str(place)))]
+    if not found:
+        raise ExperimentError(f"{path}: expected a run's folder, a folder of runs or a pattern at {place}, found nothing there")
+    runs = [one for one in found if (one / "run.json").exists()] or sorted(file.parent for one in found for file in one.glob("*/run.json"))
+    if runs != [place]:
+        infos = {run: RunFolder(run).info for run in runs}
+        runs = [run for run, info in infos.items() if info.get("fold") == fold + 1 and info.get("status") == "done"]
+    leaks = {run: _leaked(run, held) for run in runs if _info(RunFolder(run))}
+    allowed = [run for run, clips in leaks.items() if not clips]
+    if len(allowed) == 1:
+        return allowed[0]
+    if len(runs) == 1:
+        clips = leaks[runs[0]]
+        raise LeakError(f"{path}: {runs[0]} has trained on {len(clips)} clips that are validated or tested here in fold {fold + 1}: "
+                        f"{', '.join(clips[:5])}{', …' if len(clips) > 5 else ''}; take a run that has the same parts, or another split")
+    told = f"{len(allowed)}: {', '.join(run.name for run in allowed)}; a pattern such as {place.name}/all-* names some" if allowed else "none"
+    raise ExperimentError(f"{path}: expected one run of fold {fold + 1} below {place} that is done and has trained on nothing that is "
+                          f"validated or tested here, found {told}" + "".join(f"\n  {run.name} has trained on {', '.join(clips[:3])}"
+                                                                              for run, clips in leaks.items() if clips))
