@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import re
 import tomllib
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given as given_
+from hypothesis import settings
+from hypothesis import strategies as st
+from sklearn.metrics.pairwise import cosine_similarity
 
 import mtcore
 from mtcore.clip import PARTS
 from mtcore.errors import ExperimentError, LeakError
+from mtcore.extracting.chain import Array
+from mtcore.plugin import Clip, Extractor, Lazy, Reader, Task, param
+from mtcore.preparing import similar as similar_
 from mtcore.preparing.split import SplitDataset, check_leaks, draw_parts
 from mtcore.testing.sounds import write_tone
 
@@ -105,3 +114,110 @@ def test_an_experiment_accepts_in_writing(voices):
     assert one.folder.info["config"]["split"]["accept_leaks"] == ["group:s1"]
     with pytest.raises(ExperimentError, match="split.accept_leaks: no leak goes by the name 'group:s2'"):
         voices(accept_leaks=["group:s1", "group:s2"]).check()
+
+
+# Alike ----------------------------------------------------------------------------------------------------------------
+
+
+def components(linked):
+    """Sets of linked numbers, by walking."""
+    found, left = set(), set(range(len(linked)))
+    while left:
+        some, ways = set(), [left.pop()]
+        while ways:
+            some.add(one := ways.pop())
+            ways += [other for other in np.flatnonzero(linked[one]) if other not in some]
+        left -= some
+        found.add(frozenset(map(int, some)))
+    return found
+
+
+@settings(max_examples=30, deadline=None)
+@given_(st.integers(0, 40), st.integers(0, 2**32), st.sampled_from([0.55, 0.75, 0.99]), st.integers(1, 7))
+def test_sets_are_those_of_a_graph_of_cosines(number, seed, threshold, block):
+    rng = np.random.default_rng(seed)
+    vectors = rng.integers(-1, 2, (number, 3)).astype(np.float32) * rng.uniform(0.5, 100, (number, 1)).astype(np.float32)
+
+    class Rows(dict):
+        shape = lambda self, key: self[key].data.shape
+        read = dict.__getitem__
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(similar_, "_BLOCK", block)
+        found = similar_.find_similar(Rows({f"k{i}": Array(v[None]) for i, v in enumerate(vectors)}), {f"k{i}": f"c{i}" for i in range(number)}, threshold)
+    whole = (cosine_similarity(vectors) >= threshold) & ~np.eye(number, dtype=bool) if number else np.zeros((0, 0), bool)
+    assert found.pairs == whole.sum() // 2
+    assert {frozenset(i for i in range(number) if found.sets[f"k{i}"] == one) for one in found.sets.values()} == components(whole)
+    assert all(whole[int(a[1:]), int(b[1:])] for a, b, _ in found.told) and len(found.told) == min(5, found.pairs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Level(Extractor):
+    """Of a clip in which sample i is one, the unit vector i, turned a little by what follows it."""
+
+    def prepare(self, rate):
+        return lambda x: np.ascontiguousarray(x[:, :50])
+
+    def axis(self, rate):
+        return None
+
+
+def impulse(place, rest):
+    x = np.zeros((1, 60), np.float32)
+    x[0, place], x[0, 49], x[0, 55] = 1, rest, place * 0.01 + rest
+    return x, 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Impulses(Reader):
+    """Clips as (place, rest, part)."""
+
+    generated = True
+    of: Any = param(help="clips")
+
+    def tasks(self, root):
+        return [Task.multiclass("place", ("odd", "even"))]
+
+    def clips(self, root):
+        for number, (place, rest, part) in enumerate(self.of):
+            yield Clip(f"i{number}", Lazy(impulse, (place, rest), key=f"{place}-{rest}"), {"place": ("even", "odd")[number % 2]}, {},
+                       {"given": part} if part else {})
+
+
+def test_alike_recordings_of_all_datasets_are_split_as_one(make):
+    one = [(n, 0.0, "") for n in range(20)]
+    other = [(n, 0.05, "") for n in range(0, 20, 2)]  # cosine 0.9988
+    how = {"use": Level(), "threshold": 0.99}
+    build = lambda **split: make(datasets={"a": {"reader": Impulses(of=one)}, "b": {"reader": Impulses(of=other)}},
+                                 inputs={"main": {"extractor": "core.waveform"}}, split={"folds": 4, "validation": 0.2, **split})
+    together = lambda experiment: [(fold["a"][::2] == fold["b"]).all() for fold in experiment.corpus.parts.folds]
+    assert not all(together(build()))
+    experiment = build(similar=how)
+    assert all(together(experiment))
+    line, = (line for line in experiment.check() if "alike" in line)
+    assert line.startswith("10 pairs of different recordings are alike by ") and "a/i0 and b/i0 (0.999)" in line and line.endswith(", …")
+    assert not any(together(build(similar=how | {"threshold": 0.9999}))[:2])
+
+
+def test_alike_recordings_in_two_given_parts_are_a_leak(make):
+    clips = [(n, 0.0, part) for n, part in enumerate(["train"] * 4 + ["test"] * 4)] + [(0, 0.05, "test")]
+    build = lambda **split: make(datasets={"a": {"reader": Impulses(of=clips)}}, inputs={"main": {"extractor": "core.waveform"}},
+                                 split={"folds": 1, "validation": 0.0, **split})
+    build().corpus
+    with pytest.raises(LeakError, match=r"audio \w+ \+ audio \w+ \(train, test\)") as error:
+        build(similar={"use": Level()}).corpus
+    accept = tomllib.loads(re.search(r"accept_leaks = .*\]", str(error.value)).group())
+    assert build(similar={"use": Level()}, **accept).corpus.parts.folds[0]["a"].tolist() == [TRAIN] * 4 + [TEST] * 5
+
+
+def test_vectors_are_computed_once_and_need_one_size(make, monkeypatch):
+    clips = [(n, 0.0, "") for n in range(9)]
+    build = lambda similar: make(datasets={"a": {"reader": Impulses(of=clips)}}, inputs={"main": {"extractor": "core.waveform"}},
+                                 split={"folds": 3, "validation": 0.0, "similar": similar})
+    build({"use": Level()}).corpus
+    monkeypatch.setattr(Level, "prepare", lambda self, rate: pytest.fail("computed again"))
+    build({"use": Level(), "threshold": 0.5}).corpus
+    for wrong, says in (({"use": Level(), "threshold": 1.5}, "split.similar.threshold: expected a cosine"), ("core.mono", "split.similar"),
+                        ({"use": "core.spectrogram", "threshold": "high"}, "threshold")):
+        with pytest.raises(ExperimentError, match=says):
+            build(wrong).corpus

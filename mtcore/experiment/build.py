@@ -69,9 +69,10 @@ class Builder:
             return None
         value = {"use": value} if isinstance(value, str) else dict(value)
         threshold = value.pop("threshold", 0.95)
-        if type(threshold) not in (int, float) or not 0 < threshold <= 1:
-            raise ExperimentError(f"split.similar.threshold: expected a cosine above 0, up to 1; found {threshold!r}")
-        return Chain((self.registry.make_step(value, path="split.similar", kinds=("extractor",), search=self.folder),)), threshold
+        if type(threshold) not in (int, float) or not 0 < threshold < 1:
+            raise ExperimentError(f"split.similar.threshold: expected a cosine between 0 and 1; found {threshold!r}")
+        alone = value["use"] if set(value) == {"use"} else value  # in Python perhaps a component
+        return Chain((self.registry.make_step(alone, path="split.similar", kinds=("extractor",), search=self.folder),)), threshold
 
     def _steps(self, values: list, path: str, acts_on: str) -> list[Step]:
         steps = [self.registry.make_step(value, path=f"{path}[{i}]", search=self.folder) for i, value in enumerate(values)]
