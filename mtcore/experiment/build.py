@@ -68,7 +68,7 @@ class Builder:
         if value is None:
             return None
         value = {"use": value} if isinstance(value, str) else dict(value)
-        threshold = value.pop("threshold", 0.95)
+        threshold = value.pop("threshold", 0.85)
         if type(threshold) not in (int, float) or not 0 < threshold < 1:
             raise ExperimentError(f"split.similar.threshold: expected a cosine between 0 and 1; found {threshold!r}")
         alone = value["use"] if set(value) == {"use"} else value  # in Python perhaps a component
