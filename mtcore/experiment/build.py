@@ -105,6 +105,18 @@ class Builder:
             raise ExperimentError(f"materials.{name}.signal: expected steps that are neither random nor fitted: {chain.reason}")
         return chain
 
+    def similar(self) -> tuple[Chain, float] | None:
+        """What gives clips' fingerprints, and the cosine from which on two are alike."""
+        value = self.config.split.similar
+        if value is None:
+            return None
+        value = {"use": value} if isinstance(value, str) else dict(value)
+        threshold = value.pop("threshold", 0.85)
+        if type(threshold) not in (int, float) or not 0 < threshold < 1:
+            raise ExperimentError(f"split.similar.threshold: expected a cosine between 0 and 1; found {threshold!r}")
+        alone = value["use"] if set(value) == {"use"} else value  # in Python perhaps a component
+        return Chain((self.registry.make_step(alone, path="split.similar", kinds=("extractor",), search=self.folder),)), threshold
+
     def _steps(self, values: list, path: str, acts_on: str) -> list[Step]:
         steps = [self.registry.make_step(value, path=f"{path}[{i}]", search=self.folder) for i, value in enumerate(values)]
         for i, step in enumerate(steps):
@@ -191,7 +203,7 @@ class Builder:
         train = config.train
         return {
             "seed": config.seed,
-            "split": dict(vars(config.split)), "dtype": config.extract.dtype,
+            "split": {**vars(config.split), "similar": (found := self.similar()) and [self._step(found[0].steps[0]), found[1]]}, "dtype": config.extract.dtype,
             "datasets": {name: {"reader": self.make("reader", config.datasets[name].reader, f"datasets.{name}.reader").described(),
                                 "group": config.datasets[name].group, "max_per_label": config.datasets[name].max_per_label}
                          for name in datasets},

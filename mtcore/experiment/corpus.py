@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Iterator, Sequence
+from typing import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from ..clip import File
 from ..errors import ExperimentError
-from ..extracting.fill import rows_of
+from ..extracting.fill import Wanted, fill, rows_of
+from ..extracting.store import Store
 from ..plugin import Task
 from ..preparing.split import Parts, SplitDataset, check_leaks, draw_parts, joined_groups, labels_in_one_group
+from ..preparing.similar import find_similar
 from ..progress import Progress
 from ..reading.dataset import Dataset, join_tasks, read
 from ..reading.digests import Digests
 from ..streams import derive
+from .build import Builder
 from .file import Config, DatasetConfig, MaterialConfig, resolve_path
 
 __all__ = ["Corpus", "read_corpus"]
@@ -41,7 +44,7 @@ class Corpus:
 
     def keys(self, dataset: Dataset) -> list[str | None]:
         """Its clips' row keys in feature stores; None for clips that cannot be used."""
-        return [digest and rows_of(digest, clip.audio) for digest, clip in zip(self.digests[dataset.name], dataset.clips)]
+        return _keys(dataset, self.digests[dataset.name])
 
 
 def read_corpus(config: Config, registry, folder: Path, cache: Path, jobs: int = 1, progress: Progress | None = None,
@@ -71,16 +74,45 @@ def read_corpus(config: Config, registry, folder: Path, cache: Path, jobs: int =
         if config.split.identical == "samples":
             same, _ = Digests(cache, samples=True).of([clip.audio for clip in dataset.clips], jobs=jobs, progress=progress)
         split.append(_split_dataset(dataset, config, same))
+    alike, notes = _similar(config, registry, folder, cache, datasets + materials, digests, jobs, progress)
+    split = [replace(one, alike=alike.get(one.name)) for one in split]
     joined = joined_groups(split)
     how = config.split
-    drawn = [draw_parts(split, folds=how.folds, test=how.test, validation=how.validation,
+    drawn = [draw_parts(split, folds=how.folds, test=how.test, validation=how.validation, accept=how.accept_leaks,
                         seed=derive(how.seed, "repeat", repeat) if repeat else how.seed) for repeat in range(how.repeats)]
     parts = Parts([fold for one in drawn for fold in one.folds], list(dict.fromkeys(note for one in drawn for note in one.notes)))
-    check_leaks(split, parts)
+    check_leaks(split, parts, how.accept_leaks)
+    if idle := [name for name in how.accept_leaks if not any(name in one.accepted for one in drawn)]:
+        raise ExperimentError(f"split.accept_leaks: no leak goes by the name {', '.join(map(repr, idle))}; take it out")
     corpus = Corpus(datasets, materials, tasks, digests, {d.name: g for d, g in zip(datasets + materials, joined)}, parts, bad,
-                    [line for dataset in datasets for line in dataset.dropped] + list(parts.notes))
+                    [line for dataset in datasets for line in dataset.dropped] + notes + list(parts.notes))
     _drop_tasks_fixed_by_groups(corpus, config, required)
     return corpus
+
+
+def _keys(dataset: Dataset, digests: Sequence[str | None]) -> list[str | None]:
+    return [digest and rows_of(digest, clip.audio) for digest, clip in zip(digests, dataset.clips)]
+
+
+def _similar(config: Config, registry, folder: Path, cache: Path, datasets: Sequence[Dataset], digests: Mapping[str, Sequence[str | None]],
+             jobs: int, progress: Progress) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Per dataset, the set of alike clips that each lies in, and lines for the log; vectors lie in a feature store like any other."""
+    if not (found := Builder(config, registry, folder).similar()):
+        return {}, []
+    chain, threshold = found
+    keys = {dataset.name: _keys(dataset, digests[dataset.name]) for dataset in datasets}
+    wanted = Wanted(chain, Store(cache / "features" / chain.key, chain.prefix))
+    for dataset in datasets:
+        for clip, key in enumerate(keys[dataset.name]):
+            if key:
+                wanted.clips.setdefault(key, (dataset.key(clip), dataset.clips[clip].audio))
+    failed = fill([wanted], jobs, progress)
+    similar = find_similar(wanted.store, {key: name for key, (name, _) in wanted.clips.items() if key not in failed}, threshold)
+    pairs = ", ".join(f"{one} and {other} ({cosine:.3f})" for one, other, cosine in similar.told)
+    notes = [f"{similar.pairs} pairs of different recordings are alike by {chain.steps[0].name} (cosine of at least {threshold:g}) and split as "
+             f"one{': ' if pairs else ''}{pairs}{', …' if similar.pairs > len(similar.told) else ''}"]
+    notes += [f"warning: {len(failed)} clips are compared with no other: {', '.join(map(str, list(failed.values())[:3]))}"] if failed else []
+    return {name: np.array([similar.sets.get(key, -1) for key in some], np.int64) for name, some in keys.items()}, notes
 
 
 def group_name(dataset: Dataset, config: Config) -> str | None:

@@ -89,6 +89,8 @@ class SplitConfig:
     seed: int | None = None
     stratify: str | None = None
     identical: Literal["bytes", "samples"] = "bytes"
+    similar: str | dict[str, Any] | None = None
+    accept_leaks: list[str] = field(default_factory=list)
 
 
 @dataclass(kw_only=True)

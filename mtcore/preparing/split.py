@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, field
-from typing import Any, Iterator, Mapping, Sequence
+from typing import Any, Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 from scipy.sparse import coo_array, csr_array
@@ -20,7 +21,9 @@ from ..streams import stream
 __all__ = ["UNUSED", "Parts", "SplitDataset", "assign", "check_leaks", "draw_parts", "joined_groups", "labels_in_one_group"]
 
 TRAIN, VALIDATION, TEST = range(len(PARTS))
-UNUSED, FREE = -1, -2
+UNUSED, FREE, TORN = -1, -2, -3
+_TOLD = 50
+"""Names that an error tells."""
 _TICK = 1e-5
 """Seconds. What overlaps by less does not overlap: stretches that touch differ by rounding only."""
 _TIE = 1e-6
@@ -36,6 +39,7 @@ class SplitDataset:
     parts       by scheme, as in `Clip.parts`
     labels      [clips, labels], dense or sparse: what shall be spread evenly, as counts; no columns: nothing
     parts_only  the only parts it is used in; None: all
+    alike       number of the set of alike clips, of whatever datasets, that each lies in, -1: none; None: not looked for
     """
 
     name: str
@@ -44,24 +48,28 @@ class SplitDataset:
     parts: Sequence[Mapping[str, str]]
     labels: Any
     parts_only: tuple[str, ...] | None = None
+    alike: Any = None
 
 
 @dataclass(frozen=True)
 class Parts:
-    """By fold, by dataset: int8 per clip, an index of `PARTS` or -1 for unused; `notes` are lines for the log."""
+    """By fold, by dataset: int8 per clip, an index of `PARTS` or -1 for unused; `notes` are lines for the log; `accepted` those of
+    the names that leaks were accepted by."""
 
     folds: list[dict[str, np.ndarray]]
     notes: list[str] = field(default_factory=list)
+    accepted: frozenset[str] = frozenset()
 
 
 def joined_groups(datasets: Sequence[SplitDataset]) -> list[np.ndarray]:
-    """Per dataset, the component of each clip. Clips with the same group value (of whatever dataset) or overlapping stretches of
-    identical audio are in one, and so is what hangs together through others."""
+    """Per dataset, the component of each clip. Clips with the same group value (of whatever dataset), overlapping stretches of
+    identical audio, or alike are in one, and so is what hangs together through others."""
     pool = _Pool(datasets)
     return np.split(pool.component, np.cumsum(pool.sizes)[:-1])
 
 
-def draw_parts(datasets: Sequence[SplitDataset], *, folds: int | str, test: float, validation: float, seed: int) -> Parts:
+def draw_parts(datasets: Sequence[SplitDataset], *, folds: int | str, test: float, validation: float, seed: int,
+               accept: Collection[str] = ()) -> Parts:
     """Parts of all clips, the same whatever the order of the datasets.
 
     Given parts hold in every fold; a dataset that brings test clips is tested on those only, one that brings validation clips is
@@ -70,10 +78,13 @@ def draw_parts(datasets: Sequence[SplitDataset], *, folds: int | str, test: floa
     schemes `foldk` say; datasets without are drawn in the same number. With "groups" every fold tests one group of the dataset that has
     most of them (leave one group out).
 
+    A component that given parts tear apart is a `LeakError`, unless `accept` holds all its names, as the error tells them: then its
+    clips lie where they are given, and those that are not are unused.
+
     Raises `LeakError` where given parts tear a component apart, `ExperimentError` for shares, folds and too few groups.
     """
     datasets = sorted(datasets, key=lambda dataset: dataset.name)
-    pool = _Pool(datasets)
+    pool = _Pool(datasets, accept)
     number, own = _own_folds(datasets) if folds == "official" else (folds, np.zeros(len(datasets), bool))
     if folds == "groups":
         number = _most_groups(pool)
@@ -96,16 +107,18 @@ def draw_parts(datasets: Sequence[SplitDataset], *, folds: int | str, test: floa
         part = np.where(part != FREE, part, np.where(tested == fold, TEST, pool.default))
         part = _draw_validation(pool, fixed, part, validation, stream(seed, "split", "validation", fold))
         clips = part[pool.component].astype(np.int8)
+        clips = np.where(clips == TORN, np.maximum(fixed, UNUSED), clips)
         unused = fixed == UNUSED
         clips[unused | ~pool.allowed[pool.dataset, clips]] = UNUSED
         drawn.append(dict(zip((d.name for d in datasets), np.split(clips, np.cumsum(pool.sizes)[:-1]))))
         notes += _remarks(datasets, drawn[-1], fold + 1, {TRAIN: 1, VALIDATION: validation, TEST: number > 1 or test})
-    return Parts(drawn, notes)
+    notes += [f"warning: accepted leak in {', '.join(places)}: {text}" for text, places in pool.torn.items()]
+    return Parts(drawn, notes, frozenset(pool.accepted))
 
 
-def check_leaks(datasets: Sequence[SplitDataset], parts: Parts) -> None:
-    """Raise `LeakError` if any component lies in two parts of one fold."""
-    pool = _Pool(datasets)
+def check_leaks(datasets: Sequence[SplitDataset], parts: Parts, accept: Collection[str] = ()) -> None:
+    """Raise `LeakError` if any component whose names are not accepted lies in two parts of one fold."""
+    pool = _Pool(datasets, accept)
     for number, fold in enumerate(parts.folds, 1):
         _whole(pool, np.concatenate([fold[dataset.name] for dataset in datasets]), f"fold {number}")
 
@@ -275,21 +288,39 @@ def _own_folds(datasets: Sequence[SplitDataset]) -> tuple[int, np.ndarray]:
 
 
 def _whole(pool: _Pool, parts: np.ndarray, where: str) -> np.ndarray:
-    """The part of each component, FREE where no clip says; `LeakError` where its clips say different ones."""
+    """The part of each component, FREE where no clip says, TORN where its clips say different ones and all its names are accepted;
+    `LeakError` where not all are."""
     holds = np.stack([pool.has(parts == part) for part in range(len(PARTS))])
+    found = np.where(holds.any(axis=0), holds.argmax(axis=0), FREE)
     torn = np.flatnonzero(holds.sum(axis=0) > 1)
-    if len(torn):
-        names = pool.names_of(np.isin(pool.component, torn) & (parts >= 0))
-        raise LeakError(f"{where}: expected every group in one part, found {len(torn)} in two or more (dataset {names}): "
-                        f"{pool.names(torn, holds)}; choose as `group` what the parts keep together, or correct the parts")
-    return np.where(holds.any(axis=0), holds.argmax(axis=0), FREE)
+    names = pool.all_names(torn)
+    leaks = np.array([not pool.accept.issuperset(some) for some in names], bool)
+    if leaks.any():
+        of = pool.names_of(np.isin(pool.component, torn[leaks]) & (parts >= 0))
+        wanted = list(dict.fromkeys(name for some, leak in zip(names, leaks) if leak for name in some))
+        raise LeakError(f"{where}: expected every group in one part, found {leaks.sum()} in two or more (dataset {of}): "
+                        f"{pool.names(torn[leaks], holds)}; choose as `group` what the parts keep together, correct the parts, or "
+                        f"accept what cannot be helped in [split]: accept_leaks = {_listed([*sorted(pool.accept), *wanted])}")
+    for component, some in zip(torn, names):
+        pool.accepted.update(some)
+        places = pool.torn.setdefault(pool.names([component], holds), [])
+        places += [where] * (where not in places)
+    found[torn] = TORN
+    return found
+
+
+def _listed(names: Sequence[str]) -> str:
+    """As TOML, which JSON's strings are."""
+    return json.dumps(names[:_TOLD], ensure_ascii=False) + (f" and {len(names) - _TOLD} more" if len(names) > _TOLD else "")
 
 
 class _Pool:
     """All clips of all datasets in one row, with the component of each."""
 
-    def __init__(self, datasets: Sequence[SplitDataset]):
-        self.datasets = datasets
+    def __init__(self, datasets: Sequence[SplitDataset], accept: Collection[str] = ()):
+        self.datasets, self.accept = datasets, frozenset(accept)
+        self.accepted: set[str] = set()
+        self.torn: dict[str, list[str]] = {}
         self.sizes = [len(dataset.groups) for dataset in datasets]
         self.dataset = np.repeat(np.arange(len(datasets), dtype=np.int32), self.sizes)
         self.component = self._join()
@@ -301,15 +332,17 @@ class _Pool:
             self.default[self.has((self.rest == part)[self.dataset])] = part
 
     def _join(self) -> np.ndarray:
-        """A clip is an edge between its group and its chain of overlapping stretches."""
+        """A clip is an edge between its chain of overlapping stretches and its group, and another to what it is alike."""
         codes: dict[str, int] = {}
         values = (value for dataset in self.datasets for value in dataset.groups)
         group = np.fromiter((-1 if value is None else codes.setdefault(value, len(codes)) for value in values),
                             np.int64, len(self.dataset))
         chain = self._chains()
-        chains, grouped = int(chain.max(initial=-1)) + 1, group >= 0
-        nodes = chains + len(codes)
-        edges = coo_array((np.ones(grouped.sum(), np.int8), (chain[grouped], chains + group[grouped])), shape=(nodes, nodes))
+        alike = np.concatenate([np.full(n, -1) if d.alike is None else d.alike for n, d in zip(self.sizes, self.datasets)] or [group])
+        chains, grouped, similar = int(chain.max(initial=-1)) + 1, group >= 0, alike >= 0
+        nodes = chains + len(codes) + int(alike.max(initial=-1)) + 1
+        ends = np.r_[chain[grouped], chain[similar]], np.r_[chains + group[grouped], chains + len(codes) + alike[similar]]
+        edges = coo_array((np.ones(len(ends[0]), np.int8), ends), shape=(nodes, nodes))
         number = connected_components(edges, directed=False)[1]
         return np.unique(number[chain], return_inverse=True)[1].astype(np.int32)
 
@@ -390,6 +423,13 @@ class _Pool:
             parts = "" if holds is None else f" ({', '.join(np.array(PARTS)[holds[:, component]])})"
             texts.append(" + ".join(list(found)[:3]) + (" + …" if len(found) > 3 else "") + parts)
         return ", ".join(texts) + (", …" if len(components) > 5 else "")
+
+    def all_names(self, components: np.ndarray) -> list[list[str]]:
+        """Of each of these components, what it has to be accepted by."""
+        names: dict[int, dict[str, None]] = {component: {} for component in components.tolist()}
+        for clip in np.flatnonzero(np.isin(self.component, components)) if names else ():
+            names[int(self.component[clip])].setdefault(self._name(clip))
+        return [list(some) for some in names.values()]
 
     def _name(self, clip: int) -> str:
         dataset = self.dataset[clip]

@@ -29,6 +29,7 @@ def mtcore_register_extractors():
     yield ExtractorSpec("gammatone", "mtcore_features.gammatone:Gammatone", "Power in gammatone filters")
     yield ExtractorSpec("cqt", "mtcore_features.music:Cqt", "Constant-Q or variable-Q transform, magnitudes")
     yield ExtractorSpec("chroma", "mtcore_features.music:Chroma", "Power per pitch class")
+    yield ExtractorSpec("fingerprint", "mtcore_features.fingerprint:Fingerprint", "What copies of one recording share: for split.similar")
     yield ExtractorSpec("opensmile", "mtcore_features.smile:OpenSmile", "Functionals of openSMILE (extra opensmile)")
     yield ExtractorSpec("transformers", "mtcore_features.pretrained:Transformers",
                         "Embeddings by a transformers model on this disk (extra transformers)",
