@@ -108,7 +108,7 @@ class Convolutions(nn.Module):
         frames = x.flatten(1, -2)
         count = frames.shape[-1] if length is None else length.clamp(min=1).unsqueeze(1)
         vector = torch.cat([frames.sum(-1) / count, frames.amax(-1)], 1)
-        return Representation(self.dropout(vector), frames, math.prod(self.strides))
+        return Representation(self.dropout(vector), frames, math.prod(self.strides), length)
 
 
 @dataclass(frozen=True, kw_only=True)
