@@ -408,7 +408,7 @@ def test_modules_as_losses_of_events_leave_out_padding_and_follow_the_stride(reg
 @pytest.mark.filterwarnings("ignore:Using a target size")
 def test_modules_as_losses_name_the_task_where_shapes_do_not_fit(registry, module, task, output, target):
     loss = registry.make("loss", f"torch.nn:{module}").component.build(task, None)
-    with pytest.raises(TrainingError, match=rf"task r: the loss torch.nn:{module} cannot compare .*\(4|task r: .*\(3"):
+    with pytest.raises(TrainingError, match=rf"task r: the loss torch.nn:{module} cannot compare .*\({len(output)},"):
         loss(output, target, Batch({}, {}, {}, []))
 
 

@@ -1,6 +1,6 @@
 """What this plugin provides. Imports nothing heavy: components are named, not imported."""
 
-from mtcore.plugin import TrunkSpec, hookimpl
+from mtcore.plugin import HeadSpec, TrunkSpec, hookimpl
 
 
 @hookimpl
@@ -13,3 +13,9 @@ def mtcore_register_trunks():
     yield TrunkSpec("pretrained", "mtcore_networks.pretrained:Pretrained",
                     "A transformers model of raw sound in a folder, trained on (extra transformers)",
                     example="mtcore_networks.examples:wav2vec2")
+
+
+@hookimpl
+def mtcore_register_heads():
+    yield HeadSpec("pooling", "mtcore_networks.pooling:Pooling",
+                   "Frames' probabilities pooled to one per label, for weak labels (Wang 2019)")
