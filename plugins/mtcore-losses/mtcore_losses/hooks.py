@@ -12,8 +12,12 @@ def mtcore_register_losses():
     yield LossSpec("arcface", "mtcore_losses.angular:ArcFace", "Softmax of cosines with an angular margin, for the head cosine")
     yield LossSpec("huber", "mtcore_losses.regression:Huber", "Squared near, absolute far from the target")
     yield LossSpec("ccc", "mtcore_losses.regression:Concordance", "1 - concordance correlation coefficient of the batch")
+    yield LossSpec("distill", "mtcore_losses.distillation:Distill", "From a teacher's outputs besides the labels (Hinton 2015)")
+    yield LossSpec("contrastive", "mtcore_losses.contrastive:Contrastive",
+                   "Rows of one label lie together, for the head projection (Khosla 2020)")
 
 
 @hookimpl
 def mtcore_register_heads():
     yield HeadSpec("cosine", "mtcore_losses.angular:Cosine", "Cosines between the vector and a direction per label")
+    yield HeadSpec("projection", "mtcore_losses.contrastive:Projection", "An embedding of length 1, and a linear probe that decides")
