@@ -377,8 +377,10 @@ def test_modules_as_losses_give_a_value_per_row(registry):
 
 
 @pytest.mark.parametrize("kind, module, shape, target", [
-    ("binary", "BCEWithLogitsLoss", (4,), torch.tensor([0.0, 1, 1, 0])), ("binary", "SoftMarginLoss", (4,), torch.tensor([0.0, 1, 1, 0])),
-    ("multiclass", "MultiMarginLoss", (4, 3), torch.tensor([0, 2, 1, 1])), ("multilabel", "BCEWithLogitsLoss", (4, 3), torch.ones(4, 3)),
+    ("binary", "BCEWithLogitsLoss", (4,), torch.tensor([0.0, 1, 1, 0])),
+    ("binary", "SoftMarginLoss", (4,), torch.tensor([0.0, 1, 1, 0])),
+    ("multiclass", "MultiMarginLoss", (4, 3), torch.tensor([0, 2, 1, 1])),
+    ("multilabel", "BCEWithLogitsLoss", (4, 3), torch.ones(4, 3)),
     ("multilabel", "MultiLabelSoftMarginLoss", (4, 3), torch.ones(4, 3)), ("regression", "SmoothL1Loss", (4,), torch.arange(4.0)),
     ("events", "BCEWithLogitsLoss", (4, 3, 5), torch.ones(4, 3, 5)), ("array", "L1Loss", (4, 2, 6), torch.ones(4, 2, 6))])
 def test_modules_as_losses_serve_each_kind(registry, kind, module, shape, target):
@@ -402,8 +404,10 @@ def test_modules_as_losses_of_events_leave_out_padding_and_follow_the_stride(reg
 
 
 @pytest.mark.parametrize("module, task, output, target", [
-    ("MSELoss", Task.regression("r"), torch.zeros(4, 1), torch.zeros(4)), ("MSELoss", Task.regression("r"), torch.zeros(3), torch.zeros(4)),
-    ("TripletMarginLoss", Task.regression("r"), torch.zeros(4), torch.zeros(4)), ("MSELoss", Task.none("r"), torch.zeros(4), None),
+    ("MSELoss", Task.regression("r"), torch.zeros(4, 1), torch.zeros(4)),
+    ("MSELoss", Task.regression("r"), torch.zeros(3), torch.zeros(4)),
+    ("TripletMarginLoss", Task.regression("r"), torch.zeros(4), torch.zeros(4)),
+    ("MSELoss", Task.none("r"), torch.zeros(4), None),
     ("CrossEntropyLoss", Task.multiclass("r", "ab"), torch.zeros(4, 2), torch.full((4,), 2))])
 @pytest.mark.filterwarnings("ignore:Using a target size")
 def test_modules_as_losses_name_the_task_where_shapes_do_not_fit(registry, module, task, output, target):

@@ -74,7 +74,7 @@ class BinaryCrossEntropy(Loss):
 
 
 def balanced(task: Task, statistics: Statistics) -> Tensor:
-    """Rows / (labels * rows of the label), 0 where there are none: [labels], or [2, labels] of multilabel rows without and with each."""
+    """Rows / (labels * rows of the label), 0 where there are none: [labels]; multilabel [2, labels]: without, with it."""
     if statistics.counts is None:
         raise ParameterError(f"task {task.name}: class_weights = 'balanced' needs the training part's rows per label, found none")
     counts = torch.as_tensor(statistics.counts, dtype=torch.float32)

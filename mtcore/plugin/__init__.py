@@ -38,7 +38,8 @@ __all__ = [
     "Lazy", "Loss", "LossSpec", "Measure", "Metric", "MetricSpec", "Moved", "MtcoreError", "Named", "Output", "ParameterError",
     "PluginError", "Predictions", "Prepared", "Preparer", "PreparerSpec", "Reader", "ReaderSpec", "Reporter", "ReporterSpec",
     "Reporting", "Representation", "RepresentationShape", "Sampler", "SamplerIndex", "SamplerSpec", "Spec", "Statistics", "Step",
-    "Sums", "Task", "Trainer", "TrainerSpec", "TrainingError", "Trunk", "TrunkSpec", "framed", "hookimpl", "param", "scan", "table",
+    "Sums", "Task", "Trainer", "TrainerSpec", "TrainingError", "Trunk", "TrunkSpec", "framed", "hookimpl", "param", "scan",
+    "table",
 ]
 
 _LATER = ("..errors", "..clip", "..task", ".params", ".helpers", ".interfaces")

@@ -73,8 +73,8 @@ def scan(root: Path, pattern: str) -> list[Path]:
 
 
 def framed(output: Tensor, target: Tensor, batch: Batch, task: str) -> tuple[Tensor, Tensor]:
-    """Of an events task the target [n, labels, frames] at the output's frames, the maximum of the input frames that each stands for,
-    and which of them are no padding, 0/1 [n, frames]."""
+    """Of an events task the target [n, labels, frames] at the output's frames, the maximum of the input frames that each stands
+    for, and which of them are no padding, 0/1 [n, frames]."""
     import torch  # whoever has a loss has imported it; readers have not
     from torch.nn import functional as F
 

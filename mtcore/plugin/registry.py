@@ -254,8 +254,8 @@ def _check_step_key(key: str, found: Any, component: Component, path: str) -> No
 
 
 class ModuleLoss(Loss):
-    """An nn.Module class with `reduction="none"` as a loss: of each row the mean over all further dimensions, of events over labels and
-    the frames that are no padding, with the target at the output's frames.
+    """An nn.Module class with `reduction="none"` as a loss: of each row the mean over all further dimensions, of events over
+    labels and the frames that are no padding, with the target at the output's frames.
 
     Lists among the arguments become tensors (class weights).
     """
@@ -282,7 +282,8 @@ class ModuleLoss(Loss):
 
         from .helpers import framed
 
-        name, arguments = self.name, {key: torch.tensor(value) if isinstance(value, list) else value for key, value in self.arguments.items()}
+        arguments = {key: torch.tensor(value) if isinstance(value, list) else value for key, value in self.arguments.items()}
+        where = f"task {task.name}: the loss {self.name}" if task else self.name
 
         class Rows(torch.nn.Module):  # a module, so that class weights follow the model to its device
             def __init__(self, inner):
@@ -300,8 +301,8 @@ class ModuleLoss(Loss):
                     if grown or values.shape[:1] != output.shape[:1]:
                         raise ValueError(f"expected a value per row, found {tuple(values.shape)}")
                 except Exception as error:  # whatever a module raises
-                    raise TrainingError(f"{f'task {task.name}: ' if task else ''}the loss {name} cannot compare an output and a target of the "
-                                        f"shapes {shapes}: {error}; take a loss or a head that fits") from error
+                    raise TrainingError(f"{where} cannot compare an output and a target of the shapes {shapes}: {error}; "
+                                        "take a loss or a head that fits") from error
                 if valid is not None and values.shape == output.shape:
                     return (values.mean(1) * valid).sum(1) / valid.sum(1)
                 return values.flatten(1).mean(1) if values.ndim > 1 else values

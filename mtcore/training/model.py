@@ -50,7 +50,8 @@ class MultiTaskModel(nn.Module):
             if rows is None or task in rows:
                 vector, frames, stride, lengths = self.joined(represented, task)
                 chosen = None if rows is None else rows[task]
-                tasks[task] = head(Representation(select(vector, chosen), select(frames, chosen), stride, select(lengths, chosen)))
+                tasks[task] = head(Representation(select(vector, chosen), select(frames, chosen), stride,
+                                                  select(lengths, chosen)))
         costs = {f"{name}.{key}": cost for name, trunk in self.trunks.items() if self.training and hasattr(trunk, "costs")
                  for key, cost in trunk.costs().items()}
         return Output(tasks, represented, costs)

@@ -16,13 +16,14 @@ __all__ = ["Contrastive", "Projection"]
 
 
 class Projected(nn.Module):
-    """A representation's vector -> [n, logits + values]: a linear probe's logits, which teach the trunk nothing, and the embedding,
-    of length 1."""
+    """A representation's vector -> [n, logits + values]: a linear probe's logits, which teach the trunk nothing, and the
+    embedding, of length 1."""
 
     def __init__(self, before: int, hidden: int, values: int, logits: int):
         super().__init__()
         self.probe = nn.Linear(before, logits)
-        self.embedding = nn.Sequential(*([nn.Linear(before, hidden), nn.ReLU()] if hidden else []), nn.Linear(hidden or before, values))
+        layers = [nn.Linear(before, hidden), nn.ReLU()] if hidden else []
+        self.embedding = nn.Sequential(*layers, nn.Linear(hidden or before, values))
 
     def forward(self, representation: Representation) -> Tensor:
         vector = representation.vector
@@ -35,11 +36,12 @@ def logits_of(task: Task) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Projection(Head):
-    """An embedding of length 1 for the loss `losses.contrastive`, and what decides labels: a linear map of the trunk's vector that
-    learns beside it, the linear evaluation of contrastive learning done while training. No gradient of it reaches the trunk, so
-    what the trunk learns is the embedding's alone, and figures say how well its vector tells the labels apart.
+    """An embedding of length 1 for the loss `losses.contrastive`, and what decides labels: a linear map of the trunk's vector
+    that learns beside it, the linear evaluation of contrastive learning done while training. No gradient of it reaches the trunk,
+    so what the trunk learns is the embedding's alone, and figures say how well its vector tells the labels apart.
 
-    Output [n, logits + values]: a logit per label (binary: one), then the embedding. Scores: softmax (binary: sigmoid) of the logits.
+    Output [n, logits + values]: a logit per label (binary: one), then the embedding. Scores: softmax (binary: sigmoid) of the
+    logits. Any other loss would take the embedding for labels.
     """
 
     kinds = ("multiclass", "binary")
@@ -60,8 +62,8 @@ class Projection(Head):
 @dataclass(frozen=True, kw_only=True)
 class Contrastive(Loss):
     """Supervised contrastive loss (the outer form) after Khosla et al. (2020), Supervised contrastive learning,
-    https://arxiv.org/abs/2004.11362, over the batch's rows that have the task, plus the (binary) cross-entropy of the head's probe,
-    which teaches nothing but the probe.
+    https://arxiv.org/abs/2004.11362, over the batch's rows that have the task, plus the (binary) cross-entropy of the head's
+    probe, which teaches nothing but the probe.
 
     A row's value is the mean of -log softmax(cosines with all other rows / temperature) over the rows of its label; 0 of a row
     whose label no other row has. Of mixed rows, pairs count by what their shares have in common. The rows compared are those of a
@@ -78,8 +80,8 @@ class Contrastive(Loss):
         def rows(output: Tensor, target: Tensor, batch: Batch) -> Tensor:
             embedding = output.reshape(len(output), -1)[:, count:]
             if not embedding.shape[1] or not torch.allclose(embedding.detach().norm(dim=1), embedding.new_ones(()), atol=1e-2):
-                raise TrainingError(f"task {task.name}: expected {count} logits and an embedding of length 1, found an output of the shape "
-                                    f"{tuple(output.shape)} without one; set tasks.{task.name}.head = \"losses.projection\"")
+                raise TrainingError(f"task {task.name}: expected {count} logits and an embedding of length 1, found an output "
+                                    f"of shape {tuple(output.shape)} without; set tasks.{task.name}.head = \"losses.projection\"")
             if task.kind == "binary":
                 shares = torch.stack([1 - target, target], 1)
                 probe = F.binary_cross_entropy_with_logits(output[:, 0], target, reduction="none")

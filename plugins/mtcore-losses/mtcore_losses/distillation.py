@@ -24,9 +24,9 @@ class Distill(Loss):
     https://arxiv.org/abs/1503.02531.
 
     soft  temperature² times the Kullback-Leibler divergence of the output's distribution from the teacher's, both of logits over
-          the temperature: a softmax (multiclass), or a sigmoid per label, mean over labels and frames that are no padding (binary,
-          multilabel, events). Of regression and array the squared difference: the teacher's values must be in the output's
-          unit, deviations of the same training part
+          the temperature: a softmax (multiclass), or a sigmoid per label, mean over labels and frames that are no padding
+          (binary, multilabel, events). Of regression and array the squared difference: the teacher's values must be in the
+          output's unit, deviations of the same training part
     hard  the nested loss, on the row's label
 
     Teachers give raw outputs of the output's shape for all rows of a batch (`Batch.teachers`).
@@ -34,9 +34,9 @@ class Distill(Loss):
 
     kinds = ("binary", "multiclass", "multilabel", "events", "regression", "array")
     teacher: str = param(help="name of the teacher whose outputs of this task are learned from")
-    temperature: float = param(2.0, minimum=1e-3, help="by which logits are divided: the higher, the more do unlikely labels count")
+    temperature: float = param(2.0, minimum=1e-3, help="by which logits are divided: the higher, the more count unlikely labels")
     share: float = param(0.5, minimum=0, maximum=1, help="of the soft part")
-    loss: Any = param(None, component="loss", help="the hard part; default: cross-entropy, binary cross-entropy or squared difference")
+    loss: Any = param(None, component="loss", help="the hard part; default: (binary) cross-entropy or squared difference")
 
     def build(self, task: Task, statistics: Statistics) -> Rows:
         hard, soft = self.hard(task, statistics), SOFT.get(task.kind, labels)
@@ -56,8 +56,8 @@ class Distill(Loss):
             return squared if task.kind in ("regression", "array") else Focal(gamma=0.0).build(task, statistics)
         loss = self.loss.component if isinstance(self.loss, Named) else self.loss
         if loss.kinds and task.kind not in loss.kinds:
-            raise ParameterError(f"task {task.name}: the hard part serves {', '.join(loss.kinds)}, the task is {task.kind}; name a loss "
-                                 "that serves it, or none for the usual one")
+            raise ParameterError(f"task {task.name}: the hard part serves {', '.join(loss.kinds)}, the task is {task.kind}; "
+                                 "name a loss that serves it, or none for the usual one")
         return loss.build(task, statistics)
 
     def taught(self, output: Tensor, batch: Batch, task: str) -> Tensor:
@@ -65,11 +65,11 @@ class Distill(Loss):
         if task not in batch.teachers.get(self.teacher, {}):
             known = [f"{name} ({', '.join(tasks)})" for name, tasks in batch.teachers.items()]
             raise TrainingError(f"task {task}: expected outputs of the teacher {self.teacher!r} for this task, found "
-                                f"{', '.join(known) or 'no teachers'}; does the experiment's `teachers` name a run that has the task?")
+                                f"{', '.join(known) or 'no teachers'}; let the experiment's `teachers` name a run with the task")
         found = batch.teachers[self.teacher][task].detach().to(output)[batch.rows[task]]
         if found.shape != output.shape:
-            raise TrainingError(f"task {task}: expected outputs of the teacher {self.teacher!r} of the shape {tuple(output.shape)}, found "
-                                f"{tuple(found.shape)}; teacher and student need the same labels, and for events frames of one stride")
+            raise TrainingError(f"task {task}: expected outputs of the teacher {self.teacher!r} of the shape "
+                                f"{tuple(output.shape)}, found {tuple(found.shape)}; both need the same labels, and for events frames of one stride")
         return found
 
 
@@ -85,7 +85,8 @@ def of_softmax(output: Tensor, teacher: Tensor, temperature: float, batch: Batch
 def of_sigmoids(output: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """Of each value, in logarithms: p log(p / q) + (1 - p) log((1 - p) / (1 - q))."""
     y, x = output / temperature, teacher / temperature
-    return temperature ** 2 * (x.sigmoid() * (F.logsigmoid(x) - F.logsigmoid(y)) + (-x).sigmoid() * (F.logsigmoid(-x) - F.logsigmoid(-y)))
+    present, absent = F.logsigmoid(x) - F.logsigmoid(y), F.logsigmoid(-x) - F.logsigmoid(-y)
+    return temperature ** 2 * (x.sigmoid() * present + (-x).sigmoid() * absent)
 
 
 def labels(output: Tensor, teacher: Tensor, temperature: float, batch: Batch, task: str) -> Tensor:

@@ -20,4 +20,4 @@ def mtcore_register_losses():
 @hookimpl
 def mtcore_register_heads():
     yield HeadSpec("cosine", "mtcore_losses.angular:Cosine", "Cosines between the vector and a direction per label")
-    yield HeadSpec("projection", "mtcore_losses.contrastive:Projection", "An embedding of length 1, and a linear probe that decides")
+    yield HeadSpec("projection", "mtcore_losses.contrastive:Projection", "An embedding of length 1; a linear probe decides")

@@ -19,7 +19,8 @@ from torch.nn import functional as F
 
 import mtcore
 from mtcore.errors import ExperimentError
-from mtcore.plugin import Batch, Clip, Lazy, ParameterError, Reader, Representation, RepresentationShape, Statistics, Task, TrainingError
+from mtcore.plugin import (Batch, Clip, Lazy, ParameterError, Reader, Representation, RepresentationShape, Statistics, Task,
+                           TrainingError)
 
 LABELS, TAGS, EVENTS = Task.multiclass("c", "abcd"), Task.multilabel("m", "abc"), Task.events("e", "ab")
 BINARY, VALUE, ARRAY = Task.binary("b"), Task.regression("r"), Task.array("a", (2, 3))
@@ -40,11 +41,11 @@ def example(task, seed=0):
 
 
 def soft(task, output, teacher, temperature=1.0):
-    output, teacher = output / temperature, teacher / temperature
+    output, teacher = (one.double() / temperature for one in (output, teacher))  # of floats torch calls a sure one infinite
     if task.kind == "multiclass":
-        return temperature ** 2 * kl_divergence(Categorical(logits=teacher), Categorical(logits=output))
+        return (temperature ** 2 * kl_divergence(Categorical(logits=teacher), Categorical(logits=output))).float()
     found = kl_divergence(Bernoulli(logits=teacher), Bernoulli(logits=output))
-    return temperature ** 2 * (found.flatten(1).mean(1) if found.dim() > 1 else found)
+    return (temperature ** 2 * (found.flatten(1).mean(1) if found.dim() > 1 else found)).float()
 
 
 def hard(task, output, target):
@@ -74,14 +75,15 @@ def test_distillation_is_hintons_of_each_kind(task, seed, temperature, share):
     expected = share * taught + (1 - share) * hard(task, output, target)
     assert found.shape == (3,)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(*(torch.autograd.grad(v.sum(), output, retain_graph=True)[0] for v in (found, expected)), rtol=1e-3, atol=1e-4)
+    gradients = [torch.autograd.grad(v.sum(), output, retain_graph=True)[0] for v in (found, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-4)
 
 
 def test_gradients_hardly_depend_on_a_high_temperature():
     """What the square of the temperature is for."""
     output, target, batch, _ = example(LABELS)
-    size = [torch.autograd.grad(Distill(teacher="big", temperature=t, share=1.0).build(LABELS, Statistics(3))(output, target, batch).sum(),
-                                output)[0].norm() for t in (20.0, 40.0)]
+    losses = [Distill(teacher="big", temperature=t, share=1.0).build(LABELS, Statistics(3)) for t in (20.0, 40.0)]
+    size = [torch.autograd.grad(loss(output, target, batch).sum(), output)[0].norm() for loss in losses]
     torch.testing.assert_close(*size, rtol=0.1, atol=0)
 
 
@@ -120,7 +122,8 @@ def test_the_hard_part_is_a_loss_of_its_own():
         torch.testing.assert_close(found, 0.5 * soft(LABELS, output, teacher) + 0.5 * own)
     assert made.described()["loss"]["use"] == "torch.nn:MultiMarginLoss"
     with pytest.raises(ExperimentError, match="tasks.c.loss.loss.gama"):
-        mtcore.get_registry().make("loss", {"use": "losses.distill", "teacher": "big", "loss": {"use": "losses.focal", "gama": 1}}, "tasks.c.loss")
+        wrong = {"use": "losses.distill", "teacher": "big", "loss": {"use": "losses.focal", "gama": 1}}
+        mtcore.get_registry().make("loss", wrong, "tasks.c.loss")
     with pytest.raises(ParameterError, match="task c: the hard part serves regression"):
         Distill(teacher="big", loss=Huber()).build(LABELS, Statistics(3))
 
@@ -184,7 +187,8 @@ def test_loss_and_head_fit_and_the_probe_teaches_the_trunk_nothing(task):
 
 
 def test_one_hot_shares_are_labels_and_gradients_are_finite_without_pairs():
-    module, loss = Projection(values=6, hidden=0).build(LABELS, RepresentationShape(5)), Contrastive().build(LABELS, Statistics(4))
+    module = Projection(values=6, hidden=0).build(LABELS, RepresentationShape(5))
+    loss = Contrastive().build(LABELS, Statistics(4))
     for rows in (1, 4):
         vector = torch.randn(rows, 5, requires_grad=True)
         output, target = module(Representation(vector)), torch.arange(rows)
@@ -222,7 +226,8 @@ class Tones(Reader):
 
 def test_a_contrastive_run_learns_labels(tmp_path):
     experiment = mtcore.Experiment({
-        "name": "l", "datasets": {"s": {"reader": Tones()}}, "inputs": {"main": {"extractor": "core.spectrogram", "steps": ["core.standardize"]}},
+        "name": "l", "datasets": {"s": {"reader": Tones()}},
+        "inputs": {"main": {"extractor": "core.spectrogram", "steps": ["core.standardize"]}},
         "split": {"folds": 1, "validation": 0.2}, "model": {"trunk": {"use": "core.mlp", "hidden": [16]}},
         "tasks": {"height": {"loss": "losses.contrastive", "head": {"use": "losses.projection", "values": 8, "hidden": 0}}},
         "train": {"epochs": 15, "batch_size": 12, "optimizer": {"use": "adam", "lr": 1e-2}}, "report": {"reporters": []}},

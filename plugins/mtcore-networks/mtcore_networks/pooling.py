@@ -35,8 +35,8 @@ class Pooling(Head):
 
     def build(self, task: Task, shape: RepresentationShape) -> nn.Module:
         if shape.frames is None:
-            raise ParameterError(f"task {task.name}: the head pooling needs a trunk that gives frames, and this one gives a vector "
-                                 "only; use a convolutional or recurrent trunk")
+            raise ParameterError(f"task {task.name}: the head pooling needs a trunk that gives frames, and this one gives a "
+                                 "vector only; use a convolutional or recurrent trunk")
         return Pooled(self.pool, task.kind, shape.frames, 1 if task.kind == "binary" else len(task.labels))
 
     def scores(self, task: Task, output: Tensor) -> Tensor:
@@ -62,9 +62,9 @@ class Pooled(nn.Module):
         if self.pool == "max":
             found = masked(log_y if self.kind == "multiclass" else x, beyond).amax(-1)
         else:
-            weigh = {"mean": torch.zeros_like, "attention": lambda _: self.attention(frames), "linear_softmax": lambda log_y: log_y,
-                     "exp_softmax": torch.exp}[self.pool]
-            log_w = masked(weigh(log_y), beyond).log_softmax(-1)
+            weigh = {"mean": torch.zeros_like, "attention": lambda _: self.attention(frames), "linear_softmax": torch.clone,
+                     "exp_softmax": torch.exp}
+            log_w = masked(weigh[self.pool](log_y), beyond).log_softmax(-1)
             found = (log_w + log_y).logsumexp(-1)
             if self.kind != "multiclass":
                 found = found - (log_w + F.logsigmoid(-x)).logsumexp(-1)  # weights add up to 1, so this is log(1 - Σ w y)

@@ -35,7 +35,8 @@ def by_hand(module, kind, frames):
         x = weight @ frames[:, t] + bias
         y.append(np.exp(x) / np.exp(x).sum() if kind == "multiclass" else 1 / (1 + np.exp(-x)))
         if module.attention is not None:
-            attention.append(module.attention.weight.detach().numpy()[:, :, 0] @ frames[:, t] + module.attention.bias.detach().numpy())
+            weights, offset = (one.detach().numpy() for one in module.attention.parameters())
+            attention.append(weights[:, :, 0] @ frames[:, t] + offset)
     found = np.zeros(len(bias))
     for label in range(len(bias)):
         one = [frame[label] for frame in y]
@@ -83,8 +84,8 @@ def test_values_and_gradients_are_finite_however_sure_the_frames_are(pool, task,
 @pytest.mark.parametrize("pool", POOLS)
 def test_a_row_in_a_model_has_the_scores_that_it_has_alone(pool):
     head = Pooling(pool=pool)
-    model = build_model({"main": Crnn(channels=[3], pool=[3], stride=2, hidden=3)}, {"main": ["x"]}, {"x": (1, 6, None)}, {"m": TASKS[2]},
-                        {"m": head}, {"m": ["main"]}).eval()
+    model = build_model({"main": Crnn(channels=[3], pool=[3], stride=2, hidden=3)}, {"main": ["x"]}, {"x": (1, 6, None)},
+                        {"m": TASKS[2]}, {"m": head}, {"m": ["main"]}).eval()
     x, lengths = torch.randn(3, 1, 6, 11), torch.tensor([11, 4, 7])
     for row, length in enumerate(lengths):
         x[row, ..., length:] = 0
@@ -127,7 +128,8 @@ class Sounds(Reader):
 
 def test_a_run_with_rows_of_any_length_learns_weak_labels(tmp_path):
     experiment = mtcore.Experiment({
-        "name": "p", "datasets": {"s": {"reader": Sounds()}}, "inputs": {"main": {"extractor": "core.spectrogram", "steps": ["standardize"]}},
+        "name": "p", "datasets": {"s": {"reader": Sounds()}},
+        "inputs": {"main": {"extractor": "core.spectrogram", "steps": ["standardize"]}},
         "split": {"folds": 1, "validation": 0.2}, "model": {"trunk": {"use": "core.cnn", "channels": [8], "dropout": 0.0}},
         "tasks": {"heard": {"head": "networks.pooling"}},
         "train": {"epochs": 8, "batch_size": 8, "optimizer": {"use": "adam", "lr": 1e-2}}, "report": {"reporters": []}},

@@ -64,7 +64,8 @@ def test_padding_does_not_show(trunk, lengths, more):
     module = built(trunk).eval()
     x = 2 * torch.randn(len(lengths), 2, 20, max(lengths) + more)  # whatever stands beyond the lengths
     with torch.no_grad():
-        vector, frames, stride, *_ = module({"main": x}, {"main": torch.tensor(lengths)})
+        vector, frames, stride, left = module({"main": x}, {"main": torch.tensor(lengths)})
+        assert left.tolist() == [math.ceil(length / stride) for length in lengths]
         for row, length in enumerate(lengths):
             alone = module({"main": x[row:row + 1, ..., :length]}, None)
             own = math.ceil(length / stride)
