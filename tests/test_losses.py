@@ -55,6 +55,38 @@ def test_binary_cross_entropy_is_torchs(task, shape):
     torch.testing.assert_close(found.mean(), F.binary_cross_entropy_with_logits(output, target))
 
 
+@pytest.mark.parametrize("counts", [None, [4, 2], [6, 0], [0, 6]])
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_binary_cross_entropy_is_cross_entropy_of_two_labels(smoothing, counts):
+    task, balance = Task.binary("b"), "balanced" if counts else "none"
+    output, target = 3 * torch.randn(6, requires_grad=True), torch.tensor([0.0] * 4 + [1.0] * 2)
+    found = rows_of(BinaryCrossEntropy(label_smoothing=smoothing, class_weights=balance), task, output, target, counts)
+    two = Task.multiclass("c", "ab")
+    expected = rows_of(CrossEntropy(label_smoothing=smoothing, class_weights=balance), two,
+                       torch.stack([torch.zeros(6), output], 1), target.long(), counts)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(*(torch.autograd.grad(v.sum(), output, retain_graph=True)[0] for v in (found, expected)),
+                               atol=1e-4, rtol=1e-4)
+    weights = counts and torch.tensor([6 / max(1, 2 * count) for count in counts])
+    if counts == [4, 2]:
+        smooth = target * (1 - smoothing) + smoothing / 2
+        expected = F.binary_cross_entropy_with_logits(output, smooth, pos_weight=weights[1] / weights[0], reduction="none")
+        torch.testing.assert_close(found, weights[0] * expected)
+
+
+def test_balanced_weights_of_multilabel_and_events_are_per_label():
+    target = torch.tensor([[1.0, 0, 1], [0, 0, 1], [0, 0, 1], [0, 0, 1]])
+    found = rows_of(BinaryCrossEntropy(class_weights="balanced"), TAGS, torch.zeros(4, 3), target, np.array([1, 0, 4]))
+    one = torch.tensor(2.0).log() / 3
+    torch.testing.assert_close(found, one * torch.tensor([2 + 1 + 1, *[2 / 3 + 1 + 1] * 3]), rtol=1e-5, atol=1e-5)
+    output, target = torch.randn(3, 2, 6), (torch.rand(3, 2, 12) < 0.3).float()
+    found = rows_of(BinaryCrossEntropy(class_weights="balanced"), EVENTS, output, target, np.array([6, 2]),
+                    rows={"e": slice(1, 4)}, lengths=[12, 12, 7, 12])
+    pooled, weight = F.max_pool1d(target, 2), torch.tensor([[8 / 12], [8 / 4]])
+    expected = F.binary_cross_entropy_with_logits(output, pooled, pos_weight=weight, reduction="none").mean(1)
+    torch.testing.assert_close(found, torch.stack([expected[0].mean(), expected[1, :4].mean(), expected[2].mean()]))
+
+
 @given(frames=st.integers(1, 60), stride=st.integers(1, 7), seed=st.integers(0, 99))
 @few
 def test_events_compare_each_output_frame_with_the_input_frames_it_stands_for(frames, stride, seed):

@@ -37,7 +37,7 @@ def built(trunk, shape, seed=0):
 def test_frames_are_the_inputs_frames_by_the_stride_rounded_up(frames, which, training):
     trunk, shape = which
     module = built(trunk, shape).train(training)
-    vector, found, stride = module(arrays(shape, frames), None)
+    vector, found, stride, *_ = module(arrays(shape, frames), None)
     assert found.shape == (3, found.shape[1], math.ceil(frames / stride))
     assert vector.shape == (3, 2 * found.shape[1])
     assert vector.isfinite().all()
@@ -46,7 +46,7 @@ def test_frames_are_the_inputs_frames_by_the_stride_rounded_up(frames, which, tr
 @pytest.mark.parametrize("bins", [1, 12, 40, 128])
 def test_default_cnn_takes_any_number_of_bins_and_trains_on_one_short_row(bins):
     module = Cnn().build({"main": (1, bins, None)})
-    vector, frames, _ = module({"main": torch.randn(1, 1, bins, 1)}, None)
+    vector, frames, *_ = module({"main": torch.randn(1, 1, bins, 1)}, None)
     (vector.sum() + frames.sum()).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in module.parameters())
 
@@ -57,7 +57,8 @@ def test_padding_beyond_the_length_does_not_show(trunk, shape):
     padded = arrays(shape, 64)
     for row, length in enumerate(lengths):
         padded["main"][row, ..., length:] = 0
-    vector, frames, stride = module(padded, {"main": torch.tensor(lengths)})
+    vector, frames, stride, own = module(padded, {"main": torch.tensor(lengths)})
+    assert own.tolist() == [math.ceil(length / stride) for length in lengths]
     for row, length in enumerate(lengths):
         alone = module({"main": padded["main"][row:row + 1, ..., :length]}, None)
         torch.testing.assert_close(vector[row:row + 1], alone.vector)

@@ -13,8 +13,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtcore.errors import ExperimentError, ParameterError, PluginError, UnknownComponent
-from mtcore.plugin import Named, Step
+from mtcore.errors import ExperimentError, ParameterError, PluginError, TrainingError, UnknownComponent
+from mtcore.plugin import Batch, Named, Step, Task
 from mtcore.plugin.registry import Registry, get_registry, resolve_target
 
 HOOKS = """
@@ -374,6 +374,46 @@ def test_modules_as_losses_give_a_value_per_row(registry):
     values = torch.randn(5, 3, 7)
     rows = registry.make("loss", "torch.nn:MSELoss").component.build(None, None)(values, torch.zeros(5, 3, 7), None)
     assert torch.allclose(rows, values.square().mean((1, 2)))
+
+
+@pytest.mark.parametrize("kind, module, shape, target", [
+    ("binary", "BCEWithLogitsLoss", (4,), torch.tensor([0.0, 1, 1, 0])),
+    ("binary", "SoftMarginLoss", (4,), torch.tensor([0.0, 1, 1, 0])),
+    ("multiclass", "MultiMarginLoss", (4, 3), torch.tensor([0, 2, 1, 1])),
+    ("multilabel", "BCEWithLogitsLoss", (4, 3), torch.ones(4, 3)),
+    ("multilabel", "MultiLabelSoftMarginLoss", (4, 3), torch.ones(4, 3)), ("regression", "SmoothL1Loss", (4,), torch.arange(4.0)),
+    ("events", "BCEWithLogitsLoss", (4, 3, 5), torch.ones(4, 3, 5)), ("array", "L1Loss", (4, 2, 6), torch.ones(4, 2, 6))])
+def test_modules_as_losses_serve_each_kind(registry, kind, module, shape, target):
+    torch.manual_seed(0)
+    task = Task("t", kind, {"binary": "ab", "regression": "", "array": ""}.get(kind, "abc"))
+    output = torch.randn(shape, requires_grad=True)
+    rows = registry.make("loss", f"torch.nn:{module}").component.build(task, None)(output, target, Batch({}, {}, {}, []))
+    assert rows.shape == (4,)
+    torch.testing.assert_close(rows.mean(), getattr(torch.nn, module)()(output, target))
+    rows.sum().backward()
+    assert output.grad.any()
+
+
+def test_modules_as_losses_of_events_leave_out_padding_and_follow_the_stride(registry):
+    output, target = torch.randn(2, 3, 4), (torch.rand(2, 3, 8) < 0.4).float()
+    batch = Batch({}, {}, {"e": slice(1, 3)}, [], {"main": torch.tensor([8, 8, 3])})
+    loss = registry.make("loss", "torch.nn:BCEWithLogitsLoss").component.build(Task.events("e", "abc"), None)
+    pooled = torch.nn.functional.max_pool1d(target, 2)
+    expected = [torch.nn.BCEWithLogitsLoss()(output[i, :, :n], pooled[i, :, :n]) for i, n in enumerate((4, 2))]
+    torch.testing.assert_close(loss(output, target, batch), torch.stack(expected))
+
+
+@pytest.mark.parametrize("module, task, output, target", [
+    ("MSELoss", Task.regression("r"), torch.zeros(4, 1), torch.zeros(4)),
+    ("MSELoss", Task.regression("r"), torch.zeros(3), torch.zeros(4)),
+    ("TripletMarginLoss", Task.regression("r"), torch.zeros(4), torch.zeros(4)),
+    ("MSELoss", Task.none("r"), torch.zeros(4), None),
+    ("CrossEntropyLoss", Task.multiclass("r", "ab"), torch.zeros(4, 2), torch.full((4,), 2))])
+@pytest.mark.filterwarnings("ignore:Using a target size")
+def test_modules_as_losses_name_the_task_where_shapes_do_not_fit(registry, module, task, output, target):
+    loss = registry.make("loss", f"torch.nn:{module}").component.build(task, None)
+    with pytest.raises(TrainingError, match=rf"task r: the loss torch.nn:{module} cannot compare .*\({len(output)},"):
+        loss(output, target, Batch({}, {}, {}, []))
 
 
 @pytest.mark.parametrize("arguments, part", [

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mtcore.plugin import Batch, Loss, ParameterError, Statistics, Task, TrainingError, param
+from mtcore.plugin import Batch, Loss, ParameterError, Statistics, Task, TrainingError, framed, param
 
 __all__ = ["BinaryCrossEntropy", "CrossEntropy", "MeanAbsoluteError", "MeanSquaredError"]
 
@@ -29,13 +29,7 @@ class CrossEntropy(Loss):
     class_weights: str = param("none", choices=("none", "balanced"), help="balanced: rare labels weigh more")
 
     def build(self, task: Task, statistics: Statistics) -> Rows:
-        weight = None
-        if self.class_weights == "balanced":
-            if statistics.counts is None:
-                raise ParameterError(f"task {task.name}: class_weights = 'balanced' needs the training part's rows per "
-                                     "label, found none")
-            counts = torch.as_tensor(statistics.counts, dtype=torch.float32)
-            weight = torch.where(counts > 0, counts.sum() / ((counts > 0).sum() * counts.clamp(min=1)), 0.0)
+        weight = balanced(task, statistics) if self.class_weights == "balanced" else None
 
         def rows(output, target, batch):
             return F.cross_entropy(output, target, weight=None if weight is None else weight.to(output),
@@ -49,31 +43,44 @@ class BinaryCrossEntropy(Loss):
     """Sigmoid and binary cross-entropy, mean over labels and frames.
 
     binary: output and target [n]; multilabel: [n, labels]; events: output [n, labels, frames], target [n, labels, input frames],
-    of which the maximum is taken over the input frames that one output frame stands for.
+    of which the maximum is taken over the input frames that one output frame stands for; padding counts nothing.
+
+    Balanced weights are those of `cross_entropy`, for each label of the rows with and without it. Of events, whose frames are not
+    counted, active frames weigh events / (labels * events of the label), others 1.
     """
 
     kinds = ("binary", "multilabel", "events")
+    label_smoothing: float = param(0.0, minimum=0, maximum=1, help="share of each target that is one half instead")
+    class_weights: str = param("none", choices=("none", "balanced"), help="balanced: what is rare weighs more")
 
     def build(self, task: Task, statistics: Statistics) -> Rows:
-        if task.kind == "events":
-            return lambda output, target, batch: event_rows(output, target, batch, task.name)
-        return lambda output, target, batch: per_row(F.binary_cross_entropy_with_logits(output, target, reduction="none"))
+        absent = ratio = None
+        if self.class_weights == "balanced":
+            weights = balanced(task, statistics)
+            absent, present = (torch.ones(()), weights.unsqueeze(1)) if task.kind == "events" else weights.clamp(min=1e-6)
+            ratio = present / absent
+
+        def costs(output, target):
+            if self.label_smoothing:
+                target = target * (1 - self.label_smoothing) + self.label_smoothing / 2
+            here = lambda weight: None if weight is None else weight.to(output)  # noqa: E731
+            return F.binary_cross_entropy_with_logits(output, target, here(absent), pos_weight=here(ratio), reduction="none")
+
+        def events(output, target, batch):
+            target, valid = framed(output, target, batch, task.name)
+            return (costs(output, target).mean(1) * valid).sum(1) / valid.sum(1)
+
+        return events if task.kind == "events" else lambda output, target, batch: per_row(costs(output, target))
 
 
-def event_rows(output: Tensor, target: Tensor, batch: Batch, task: str) -> Tensor:
-    """Binary cross-entropy of each row, mean over labels and the frames that are not padding."""
-    n_in, n_out = target.shape[-1], output.shape[-1]
-    stride = -(-n_in // n_out)
-    if -(-n_in // stride) == n_out:  # a trunk with a whole stride
-        target = F.max_pool1d(target, stride, ceil_mode=True)
-    else:
-        target = F.adaptive_max_pool1d(target, n_out)
-    losses = F.binary_cross_entropy_with_logits(output, target, reduction="none").mean(1)
-    if batch.lengths is None:
-        return losses.mean(1)
-    length = next(iter(batch.lengths.values()))[batch.rows[task]]
-    valid = torch.arange(n_out, device=output.device) * stride < length.unsqueeze(1)
-    return (losses * valid).sum(1) / valid.sum(1)
+def balanced(task: Task, statistics: Statistics) -> Tensor:
+    """Rows / (labels * rows of the label), 0 where there are none: [labels]; multilabel [2, labels]: without, with it."""
+    if statistics.counts is None:
+        raise ParameterError(f"task {task.name}: class_weights = 'balanced' needs the training part's rows per label, found none")
+    counts = torch.as_tensor(statistics.counts, dtype=torch.float32)
+    if task.kind == "multilabel":
+        counts = torch.stack([statistics.rows - counts, counts])
+    return torch.where(counts > 0, counts.sum(0) / ((counts > 0).sum(0) * counts.clamp(min=1)), 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -134,7 +134,7 @@ class Convolutions(nn.Module):
         if length is not None:  # what was mixed between the stages may be below zero
             own = frames.masked_fill(torch.arange(frames.shape[-1], device=x.device) >= count.unsqueeze(1), -torch.inf)
         vector = torch.cat([frames.sum(-1) / count, own.amax(-1)], 1)
-        return Representation(self.dropout(vector), frames, math.prod(self.strides))
+        return Representation(self.dropout(vector), frames, math.prod(self.strides), length)
 
     def forward(self, inputs: Mapping[str, Tensor], lengths: Mapping[str, Tensor] | None = None) -> Representation:
         x, length = self.begin(inputs, lengths)

@@ -1,14 +1,19 @@
-"""What readers need again and again."""
+"""What plugins need again and again: readers of tables and folders, losses of events."""
 
 from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import Iterator, Sequence
+from typing import TYPE_CHECKING, Iterator, Sequence
 
 from ..errors import DataError
 
-__all__ = ["scan", "table"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .interfaces import Batch
+
+__all__ = ["framed", "scan", "table"]
 
 
 class Row(dict):
@@ -65,3 +70,19 @@ def scan(root: Path, pattern: str) -> list[Path]:
     if not found:
         raise DataError(f"{root}: expected files matching {pattern!r}, found none")
     return found
+
+
+def framed(output: Tensor, target: Tensor, batch: Batch, task: str) -> tuple[Tensor, Tensor]:
+    """Of an events task the target [n, labels, frames] at the output's frames, the maximum of the input frames that each stands
+    for, and which of them are no padding, 0/1 [n, frames]."""
+    import torch  # whoever has a loss has imported it; readers have not
+    from torch.nn import functional as F
+
+    before, frames = target.shape[-1], output.shape[-1]
+    stride = -(-before // frames)
+    whole = -(-before // stride) == frames  # else a trunk without a whole stride
+    target = F.max_pool1d(target, stride, ceil_mode=True) if whole else F.adaptive_max_pool1d(target, frames)
+    if batch.lengths is None:
+        return target, torch.ones_like(output[:, 0])
+    length = next(iter(batch.lengths.values()))[batch.rows[task]]
+    return target, (torch.arange(frames, device=output.device) * stride < length.unsqueeze(1)).to(output)

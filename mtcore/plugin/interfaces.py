@@ -294,11 +294,12 @@ class Batch:
 
 class Representation(NamedTuple):
     """What a trunk hands over: `vector` [batch, values]; `frames` [batch, values, frames] or None; `stride`: input frames per
-    representation frame."""
+    representation frame; `lengths` [batch]: frames per row before padding, None where nothing is padded."""
 
     vector: Tensor
     frames: Tensor | None = None
     stride: int = 1
+    lengths: Tensor | None = None
 
 
 class RepresentationShape(NamedTuple):

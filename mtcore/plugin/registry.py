@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import inspect
+import math
 import os
 import sys
 from functools import cached_property, lru_cache
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator, Mapping, Sequence
 
 from ..clip import PARTS
-from ..errors import ExperimentError, ParameterError, PluginError, UnknownComponent, at
+from ..errors import ExperimentError, ParameterError, PluginError, TrainingError, UnknownComponent, at
 from . import interfaces
 from .interfaces import Component, Loss, Named, Step
 from .loader import Plugin, discover, near
@@ -253,7 +254,8 @@ def _check_step_key(key: str, found: Any, component: Component, path: str) -> No
 
 
 class ModuleLoss(Loss):
-    """An nn.Module class with `reduction="none"` as a loss: of each row the mean over all further dimensions.
+    """An nn.Module class with `reduction="none"` as a loss: of each row the mean over all further dimensions, of events over
+    labels and the frames that are no padding, with the target at the output's frames.
 
     Lists among the arguments become tensors (class weights).
     """
@@ -278,7 +280,10 @@ class ModuleLoss(Loss):
     def build(self, task: Any, statistics: Any) -> Callable[..., Any]:
         import torch  # imported by whoever has such a class; listing has not
 
+        from .helpers import framed
+
         arguments = {key: torch.tensor(value) if isinstance(value, list) else value for key, value in self.arguments.items()}
+        where = f"task {task.name}: the loss {self.name}" if task else self.name
 
         class Rows(torch.nn.Module):  # a module, so that class weights follow the model to its device
             def __init__(self, inner):
@@ -286,7 +291,20 @@ class ModuleLoss(Loss):
                 self.inner = inner
 
             def forward(self, output, target, batch):
-                values = self.inner(output, target)
+                valid = None
+                if task is not None and task.kind == "events":
+                    target, valid = framed(output, target, batch, task.name)
+                shapes = [tuple(one.shape) for one in (output, target) if one is not None]
+                try:
+                    values = self.inner(output, target)
+                    grown = values.numel() > max(map(math.prod, shapes))  # [n, 1] and [n] have become [n, n]
+                    if grown or values.shape[:1] != output.shape[:1]:
+                        raise ValueError(f"expected a value per row, found {tuple(values.shape)}")
+                except Exception as error:  # whatever a module raises
+                    raise TrainingError(f"{where} cannot compare an output and a target of the shapes {shapes}: {error}; "
+                                        "take a loss or a head that fits") from error
+                if valid is not None and values.shape == output.shape:
+                    return (values.mean(1) * valid).sum(1) / valid.sum(1)
                 return values.flatten(1).mean(1) if values.ndim > 1 else values
 
         return Rows(self.module(**arguments, reduction="none"))

@@ -41,16 +41,17 @@ class MultiTaskModel(nn.Module):
         chosen = [one[task] if isinstance(one := represented[name], dict) else one for name in self.wiring[task]]
         framed = [one for one in chosen if one.frames is not None]
         vector = chosen[0].vector if len(chosen) == 1 else torch.cat([one.vector for one in chosen], 1)
-        return Representation(vector, *(framed[0][1:] if len(framed) == 1 else (None, 1)))
+        return Representation(vector, *(framed[0][1:] if len(framed) == 1 else ()))
 
     def forward(self, inputs: Mapping[str, Tensor], lengths: Mapping[str, Tensor] | None = None,
                 rows: Mapping[str, Any] | None = None) -> Output:
         represented, tasks = self.represent(inputs, lengths), {}
         for task, head in self.heads.items():
             if rows is None or task in rows:
-                vector, frames, stride = self.joined(represented, task)
+                vector, frames, stride, lengths = self.joined(represented, task)
                 chosen = None if rows is None else rows[task]
-                tasks[task] = head(Representation(select(vector, chosen), select(frames, chosen), stride))
+                tasks[task] = head(Representation(select(vector, chosen), select(frames, chosen), stride,
+                                                  select(lengths, chosen)))
         costs = {f"{name}.{key}": cost for name, trunk in self.trunks.items() if self.training and hasattr(trunk, "costs")
                  for key, cost in trunk.costs().items()}
         return Output(tasks, represented, costs)

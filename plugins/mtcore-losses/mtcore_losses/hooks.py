@@ -14,9 +14,13 @@ def mtcore_register_losses():
     yield LossSpec("si_sdr", "mtcore_losses.arrays:SiSdr", "Scale-invariant signal-to-distortion ratio of arrays, negative")
     yield LossSpec("reconstruction", "mtcore_losses.arrays:ReconstructionError", "Squared difference from an input, for tasks without a target")
     yield LossSpec("ccc", "mtcore_losses.regression:Concordance", "1 - concordance correlation coefficient of the batch")
+    yield LossSpec("distill", "mtcore_losses.distillation:Distill", "From a teacher's outputs besides the labels (Hinton 2015)")
+    yield LossSpec("contrastive", "mtcore_losses.contrastive:Contrastive",
+                   "Rows of one label lie together, for the head projection (Khosla 2020)")
 
 
 @hookimpl
 def mtcore_register_heads():
     yield HeadSpec("reconstruction", "mtcore_losses.arrays:Reconstruction", "An input's array again, for tasks without a target")
     yield HeadSpec("cosine", "mtcore_losses.angular:Cosine", "Cosines between the vector and a direction per label")
+    yield HeadSpec("projection", "mtcore_losses.contrastive:Projection", "An embedding of length 1; a linear probe decides")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mtcore.plugin import Batch, Loss, ParameterError, Statistics, Task, param
+from mtcore.plugin import Batch, Loss, ParameterError, Statistics, Task, framed, param
 
 __all__ = ["Asymmetric", "Focal", "GeneralizedCrossEntropy"]
 
@@ -63,19 +63,6 @@ class OfProbability(Loss):
             return (costs(output, target).mean(1) * valid).sum(1) / valid.sum(1)
 
         return {"multiclass": multiclass, "events": events}.get(task.kind, labels)
-
-
-def framed(output: Tensor, target: Tensor, batch: Batch, task: str) -> tuple[Tensor, Tensor]:
-    """Of an events task the target [n, labels, frames] at the output's frames, the maximum of the input frames that each stands
-    for, and which of them [n, frames] are no padding."""
-    before, frames = target.shape[-1], output.shape[-1]
-    stride = -(-before // frames)
-    whole = -(-before // stride) == frames
-    target = F.max_pool1d(target, stride, ceil_mode=True) if whole else F.adaptive_max_pool1d(target, frames)
-    if batch.lengths is None:
-        return target, torch.ones_like(output[:, 0])
-    length = next(iter(batch.lengths.values()))[batch.rows[task]]
-    return target, (torch.arange(frames, device=output.device) * stride < length.unsqueeze(1)).to(output)
 
 
 def balanced(counts: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ def mixed(weights: Tensor, arrays: Sequence[Tensor]) -> Tensor:
 
 def mixed_representation(weights: Tensor, found: Sequence[Representation]) -> Representation:
     frames = None if found[0].frames is None else mixed(weights, [one.frames for one in found])
-    return Representation(mixed(weights, [one.vector for one in found]), frames, found[0].stride)
+    return Representation(mixed(weights, [one.vector for one in found]), frames, found[0].stride, found[0].lengths)
 
 
 class Gate(nn.Module):

@@ -1,6 +1,6 @@
 """What this plugin provides. Imports nothing heavy: components are named, not imported."""
 
-from mtcore.plugin import TrunkSpec, hookimpl
+from mtcore.plugin import HeadSpec, TrunkSpec, hookimpl
 
 
 @hookimpl
@@ -21,3 +21,9 @@ def mtcore_register_trunks():
     yield TrunkSpec("mmoe", "mtcore_networks.experts:Mmoe", "Several networks, mixed for each task by a gate (Ma 2018)")
     yield TrunkSpec("cgc", "mtcore_networks.experts:Cgc", "Networks of all tasks and of each task, mixed by gates (Tang 2020)")
     yield TrunkSpec("ple", "mtcore_networks.experts:Ple", "The same, level by level between the networks' stages (Tang 2020)")
+
+
+@hookimpl
+def mtcore_register_heads():
+    yield HeadSpec("pooling", "mtcore_networks.pooling:Pooling",
+                   "Frames' probabilities pooled to one per label, for weak labels (Wang 2019)")

@@ -87,7 +87,7 @@ class Overall(nn.Module):
         else:
             frames, own = keep(frames, length), within(frames, length)
             mean, most = frames.sum(-1) / length.unsqueeze(1), frames.masked_fill(~own, -torch.inf).amax(-1)
-        return Representation(self.dropout(torch.cat([mean, most], 1)), frames, self.stride)
+        return Representation(self.dropout(torch.cat([mean, most], 1)), frames, self.stride, length)
 
 
 class Spectral(nn.Module):

@@ -51,7 +51,7 @@ def built(trunk, shape=(2, 20, None)):
 @few
 def test_sizes_for_any_number_of_rows_bins_and_frames(which, training, frames, bins, rows):
     module = SMALL[which].build({"main": (2, bins, None)}).train(training)
-    vector, found, stride = module({"main": torch.randn(rows, 2, bins, frames)}, None)
+    vector, found, stride, *_ = module({"main": torch.randn(rows, 2, bins, frames)}, None)
     assert stride == STRIDES[which]
     assert found.shape == (rows, found.shape[1], math.ceil(frames / stride)) and vector.shape == (rows, 2 * found.shape[1])
     assert vector.isfinite().all() and found.isfinite().all()
@@ -64,7 +64,8 @@ def test_padding_does_not_show(trunk, lengths, more):
     module = built(trunk).eval()
     x = 2 * torch.randn(len(lengths), 2, 20, max(lengths) + more)  # whatever stands beyond the lengths
     with torch.no_grad():
-        vector, frames, stride = module({"main": x}, {"main": torch.tensor(lengths)})
+        vector, frames, stride, left = module({"main": x}, {"main": torch.tensor(lengths)})
+        assert left.tolist() == [math.ceil(length / stride) for length in lengths]
         for row, length in enumerate(lengths):
             alone = module({"main": x[row:row + 1, ..., :length]}, None)
             own = math.ceil(length / stride)
@@ -76,7 +77,7 @@ def test_padding_does_not_show(trunk, lengths, more):
 @pytest.mark.parametrize("trunk", SMALL)
 def test_vector_is_mean_and_maximum_of_a_rows_own_frames(trunk):
     lengths = torch.tensor([40, 7, 1])
-    vector, frames, stride = built(trunk).eval()({"main": torch.randn(3, 2, 20, 40)}, {"main": lengths})
+    vector, frames, stride, *_ = built(trunk).eval()({"main": torch.randn(3, 2, 20, 40)}, {"main": lengths})
     for row, length in enumerate(lengths.tolist()):
         own = frames[row, :, :math.ceil(length / stride)]
         torch.testing.assert_close(vector[row], torch.cat([own.mean(1), own.amax(1)]))
@@ -87,7 +88,7 @@ def test_vector_is_mean_and_maximum_of_a_rows_own_frames(trunk):
 def test_gradients_reach_every_parameter_and_no_padding(trunk, padded):
     module, x = built(trunk), torch.randn(3, 2, 20, 40, requires_grad=True)
     lengths = torch.tensor([40, 11, 23]) if padded else None
-    vector, frames, stride = module({"main": x}, {"main": lengths} if padded else None)
+    vector, frames, stride, *_ = module({"main": x}, {"main": lengths} if padded else None)
     (vector.square().sum() + frames.square().sum()).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.any() for p in module.parameters())
     assert x.grad[0].any() and (not padded or not x.grad[1, ..., 11:].any())
@@ -97,7 +98,7 @@ def test_gradients_reach_every_parameter_and_no_padding(trunk, padded):
 @pytest.mark.parametrize("trunk", SMALL)
 def test_one_row_trains(trunk, frames):
     module = trunk.build({"main": (1, 9, None)})
-    vector, found, _ = module({"main": torch.randn(1, 1, 9, frames)}, None)
+    vector, found, *_ = module({"main": torch.randn(1, 1, 9, frames)}, None)
     (vector.square().sum() + found.square().sum()).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in module.parameters())
 
@@ -113,7 +114,7 @@ def deterministic():
 def test_same_bits_again(trunk, deterministic):
     def gradients():
         module, x = built(trunk), torch.randn(3, 2, 20, 40)
-        vector, frames, _ = module({"main": x}, {"main": torch.tensor([40, 11, 23])})
+        vector, frames, *_ = module({"main": x}, {"main": torch.tensor([40, 11, 23])})
         (vector.square().sum() + frames.square().sum()).backward()
         return torch.cat([vector.flatten(), *[p.grad.flatten() for p in module.parameters()]])
 

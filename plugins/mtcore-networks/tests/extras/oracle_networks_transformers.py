@@ -59,7 +59,7 @@ def noise(rows, samples, seed=0):
 def test_equals_transformers(tmp_path, kind, options, do_normalize):
     save(kind, tmp_path, do_normalize, **options)
     x = noise(2, 200)
-    vector, frames, stride = built(tmp_path).eval()({"wave": x}, None)
+    vector, frames, stride, *_ = built(tmp_path).eval()({"wave": x}, None)
     front = transformers.AutoFeatureExtractor.from_pretrained(tmp_path)
     model = transformers.AutoModel.from_pretrained(tmp_path).eval()
     with torch.no_grad():
@@ -74,7 +74,7 @@ def test_padding_does_not_show(folder):
     module, lengths = built(folder).eval(), [200, 37, 1, 120, 37, 199]
     x = noise(6, 207)
     with torch.no_grad():
-        vector, frames, stride = module({"wave": x}, {"wave": torch.tensor(lengths)})
+        vector, frames, stride, *_ = module({"wave": x}, {"wave": torch.tensor(lengths)})
         for row, length in enumerate(lengths):
             alone = module({"wave": x[row:row + 1, :, :length]}, None)
             own = math.ceil(length / stride)
@@ -88,7 +88,7 @@ def test_all_weights_are_trained_and_nothing_is_drawn_by_numpy(folder):
     def gradients():
         torch.manual_seed(0)
         module = built(folder).train()
-        vector, frames, _ = module({"wave": noise(3, 300)}, {"wave": torch.tensor([300, 100, 300])})
+        vector, frames, *_ = module({"wave": noise(3, 300)}, {"wave": torch.tensor([300, 100, 300])})
         (vector.square().sum() + frames.square().sum()).backward()
         return {name: p.grad for name, p in module.named_parameters()}
 
