@@ -114,8 +114,12 @@ class Builder:
         threshold = value.pop("threshold", 0.85)
         if type(threshold) not in (int, float) or not 0 < threshold < 1:
             raise ExperimentError(f"split.similar.threshold: expected a cosine between 0 and 1; found {threshold!r}")
+        steps = self._steps(value.pop("signal", ["core.mono"]), "split.similar.signal", "signal")
         alone = value["use"] if set(value) == {"use"} else value  # in Python perhaps a component
-        return Chain((self.registry.make_step(alone, path="split.similar", kinds=("extractor",), search=self.folder),)), threshold
+        chain = Chain((*steps, self.registry.make_step(alone, path="split.similar", kinds=("extractor",), search=self.folder)))
+        if chain.cut < len(chain.steps):
+            raise ExperimentError(f"split.similar.signal: expected steps that are neither random nor fitted: {chain.reason}")
+        return chain, threshold
 
     def _steps(self, values: list, path: str, acts_on: str) -> list[Step]:
         steps = [self.registry.make_step(value, path=f"{path}[{i}]", search=self.folder) for i, value in enumerate(values)]
@@ -203,7 +207,7 @@ class Builder:
         train = config.train
         return {
             "seed": config.seed,
-            "split": {**vars(config.split), "similar": (found := self.similar()) and [self._step(found[0].steps[0]), found[1]]}, "dtype": config.extract.dtype,
+            "split": {**vars(config.split), "similar": (found := self.similar()) and [*map(self._step, found[0].steps), found[1]]}, "dtype": config.extract.dtype,
             "datasets": {name: {"reader": self.make("reader", config.datasets[name].reader, f"datasets.{name}.reader").described(),
                                 "group": config.datasets[name].group, "max_per_label": config.datasets[name].max_per_label}
                          for name in datasets},

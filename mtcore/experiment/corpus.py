@@ -109,7 +109,7 @@ def _similar(config: Config, registry, folder: Path, cache: Path, datasets: Sequ
     failed = fill([wanted], jobs, progress)
     similar = find_similar(wanted.store, {key: name for key, (name, _) in wanted.clips.items() if key not in failed}, threshold)
     pairs = ", ".join(f"{one} and {other} ({cosine:.3f})" for one, other, cosine in similar.told)
-    notes = [f"{similar.pairs} pairs of different recordings are alike by {chain.steps[0].name} (cosine of at least {threshold:g}) and split as "
+    notes = [f"{similar.pairs} pairs of different recordings are alike by {chain.steps[-1].name} (cosine of at least {threshold:g}) and split as "
              f"one{': ' if pairs else ''}{pairs}{', …' if similar.pairs > len(similar.told) else ''}"]
     notes += [f"warning: {len(failed)} clips are compared with no other: {', '.join(map(str, list(failed.values())[:3]))}"] if failed else []
     return {name: np.array([similar.sets.get(key, -1) for key in some], np.int64) for name, some in keys.items()}, notes

@@ -16,9 +16,10 @@ FRAME, HOP = 0.064, 0.016  # seconds
 
 @dataclass(frozen=True, kw_only=True)
 class Fingerprint(Extractor):
-    """How the energy of bands goes up and down against each other: [1, bands * slots], of length 1; zeros where nothing does.
+    """How the energy of bands goes up and down against each other: [channels, bands * slots], each of length 1; zeros where nothing
+    does.
 
-    Log energies of all channels' mean in bands of equal ratio, averaged over slots of equal length, without what is constant over
+    Log energies in bands of equal ratio, averaged over slots of equal length, without what is constant over
     time or common to all bands: gain, level and colouring are gone, and the cosine of two fingerprints is the correlation of what is
     left. That energy differences over bands and time survive coding, filtering and small shifts is the finding of Haitsma and Kalker
     (2002), A highly robust audio fingerprinting system, ISMIR; slots that stretch with the clip make their sequence one vector.
@@ -48,17 +49,18 @@ class Fingerprint(Extractor):
         def extract(x: np.ndarray) -> np.ndarray:
             check_length(x, frame, rate)
             frames = 1 + (x.shape[-1] - frame) // hop
-            energy = np.empty((self.bands, frames), np.float32)
-            for first, stop, spectrum in spectra(x.mean(axis=0), window, hop, frame, 0, frames):
-                energy[:, first:stop] = bank @ power(spectrum).T
-            energy = energy @ self._slots(frames)
-            if not (highest := energy.max()):
-                return np.zeros((1, energy.size), np.float32)
-            level = np.log(energy / highest + 10 ** (-self.floor / 10))
-            level -= level.mean(axis=1, keepdims=True)
-            level -= level.mean(axis=0)
-            length = np.linalg.norm(level)
-            return (level / length if length > 1e-3 else np.zeros_like(level)).reshape(1, -1).astype(np.float32)
+            slots, energy = self._slots(frames), np.empty((self.bands, frames), np.float32)
+            out = np.zeros((len(x), self.bands * self.slots), np.float32)
+            for channel, result in zip(x, out):
+                for first, stop, spectrum in spectra(channel, window, hop, frame, 0, frames):
+                    energy[:, first:stop] = bank @ power(spectrum).T
+                if highest := energy.max():
+                    level = np.log((energy / highest) @ slots + 10 ** (-self.floor / 10))
+                    level -= level.mean(axis=1, keepdims=True)
+                    level -= level.mean(axis=0)
+                    length = np.linalg.norm(level)
+                    result[:] = level.ravel() / length if length > 1e-3 else 0
+            return out
 
         return extract
 

@@ -68,15 +68,15 @@ def fingerprint(sound, rate=RATE):
     return Fingerprint().prepare(rate)(np.atleast_2d(sound).astype(np.float32))[0]
 
 
-@pytest.mark.parametrize("seconds", [0.5, 3])
+@pytest.mark.parametrize("seconds", [0.5, 2])
 @pytest.mark.parametrize("kind", [voice, noise, hits])
 def test_copies_are_alike_and_others_of_the_kind_are_not(kind, seconds):
-    sounds = [kind(seed, seconds) for seed in range(8)]
+    sounds = [kind(seed, seconds) for seed in range(6)]
     found = np.stack([fingerprint(sound) for sound in sounds])
     assert np.allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
     assert max(one @ other for one, other in combinations(found, 2)) < THRESHOLD - 0.15
     for name, copy in COPIES.items():
-        cosines = [one @ fingerprint(*copy(sound)) for one, sound in zip(found, sounds[:3])]
+        cosines = [one @ fingerprint(*copy(sound)) for one, sound in zip(found, sounds[:2])]
         assert min(cosines) > THRESHOLD, (name, cosines)
 
 
@@ -84,7 +84,8 @@ def test_what_leaves_nothing_to_compare_is_like_nothing():
     assert not fingerprint(np.zeros(RATE)).any()
     assert np.isfinite(fingerprint(np.r_[np.zeros(RATE), 1e-20 * np.ones(RATE)])).all()
     one = voice(1, 1)
-    assert fingerprint(np.stack([one, 0.5 * one])) @ fingerprint(one) == pytest.approx(1, abs=1e-5)
+    stereo = Fingerprint().prepare(RATE)(np.stack([one, 0.5 * one, voice(2, 1)]).astype(np.float32))
+    assert (stereo @ fingerprint(one))[:2] == pytest.approx(1, abs=1e-5) and stereo[2] @ fingerprint(one) < 0.5
     with pytest.raises(ClipError, match="too short"):
         fingerprint(np.ones(100))
     with pytest.raises(ParameterError, match="half the rate"):
@@ -97,7 +98,7 @@ def test_a_copy_in_another_dataset_is_split_with_its_original(tmp_path):
     for name, ending, numbers, part in (("studio", "wav", range(8), "train"), ("web", "ogg", range(6, 14), "test")):
         (tmp_path / name).mkdir()
         for number in numbers:
-            soundfile.write(tmp_path / name / f"{number}.{ending}", voice(number, 1) * (1 if ending == "wav" else 0.4), RATE)
+            soundfile.write(tmp_path / name / f"{number}.{ending}", np.outer(voice(number, 1), [0.5, 0.3] if ending == "ogg" else [1]), RATE)
         (tmp_path / name / "index.csv").write_text("\n".join(["path,word,part", *(f"{n}.{ending},{'ab'[n % 2]},{part}" for n in numbers)]))
 
     def build(**split):
