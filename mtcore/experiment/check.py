@@ -55,6 +55,9 @@ def _check_run(experiment: Experiment, run: Run, clips: int) -> list[str]:
     data.fit()
     setup, model = run.setup(data, Progress()), run.model(data)
     build_schedule(setup.scheduler, build_optimizer(setup.optimizer, model.parameters()), 1)
+    trainer = run.builder.training("trainer").component.build()
+    if hasattr(trainer, "check"):
+        trainer.check(model, data, setup)
     rows = data.rows("train")
     batch = rows.batch(range(min(len(rows), 2 * clips)))
     for step, prepared in setup.batch_steps:

@@ -167,12 +167,16 @@ class GradientRun:
             for name, rows in values.items():
                 total[name][0] += float(rows.detach().double().sum())
                 total[name][1] += len(rows)
-            setup.balancing.backward(losses, shared, getattr(output, "representation", None), batch.rows, batch is micro[-1])
+            self.backward(losses, shared, output, batch, batch is micro[-1])
         if setup.clip:
             torch.nn.utils.clip_grad_norm_(model.parameters(), setup.clip)
         self.optimizer.step()
         self.schedule.step()
         setup.balancing.after_update(lambda: self._losses_anew(micro, counts))
+
+    def backward(self, losses: Mapping[str, torch.Tensor], shared: Sequence[torch.Tensor], output: Any, batch: Batch, last: bool) -> None:
+        """Add one micro-batch's gradients."""
+        self.setup.balancing.backward(losses, shared, getattr(output, "representation", None), batch.rows, last)
 
     def _forward(self, micro: Sequence[Batch]) -> Iterator[tuple[Batch, Any, dict[str, torch.Tensor]]]:
         """Each micro-batch with the model's output and the losses per row, with this update's random choices."""
@@ -280,13 +284,20 @@ class GradientRun:
         setup, seconds = self.setup, time.monotonic() - self.saved
         return bool(setup.save_updates and self.update % setup.save_updates == 0 or setup.save_minutes and seconds > 60 * setup.save_minutes)
 
+    def extra_state(self) -> dict[str, Any]:
+        """What a subclass adds to checkpoints: tensors and plain values."""
+        return {}
+
+    def load_extra_state(self, state: Mapping[str, Any]) -> None:
+        """What `extra_state` gave when the run was cut off."""
+
     def _save(self, name: str, partial: tuple[dict[str, list], int] | None = None) -> None:
         """`partial`: sums of losses and number of updates of an epoch that has not ended."""
         self.saved = time.monotonic()
         state = {"epoch": self.epoch - (partial is not None), "update": self.update, "best": self.best, "best_epoch": self.best_epoch,
                  "partial": partial,
                  "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict(),
-                 "balancing": dict(self.setup.balancing.state_dict())}
+                 "balancing": dict(self.setup.balancing.state_dict()), "extra": self.extra_state()}
         path = Path(self.folder.checkpoint(name))
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic(path) as temporary:
@@ -306,6 +317,7 @@ class GradientRun:
         self.setup.balancing.load_state_dict(state["balancing"])
         self.epoch, self.update, self.best, self.best_epoch = state["epoch"], state["update"], state["best"], state["best_epoch"]
         self.partial = state["partial"]
+        self.load_extra_state(state["extra"])
         self.folder.truncate_metrics(self.epoch)
         self.folder.update_info(epoch=self.epoch, best_epoch=self.best_epoch)
         self.folder.log(f"continued after epoch {self.epoch}" + (f" and {self.partial[1]} updates" if self.partial else ""))
