@@ -120,7 +120,7 @@ class SklearnRun:
             inputs.append(summary(batch.inputs, batch.lengths))
             for name, target in batch.targets.items():
                 targets[name].append(target.numpy())
-                having[name].append(start + np.arange(len(batch.clips))[batch.rows[name]])
+                having[name].append(start + torch.arange(len(batch.clips))[batch.rows[name]].numpy())
             start += len(batch.clips)
         x, fitted = np.concatenate(inputs), {}
         for name, task in data.tasks.items():
@@ -191,8 +191,8 @@ class Estimators(nn.Module):
         self.summary, self.tasks, self.fitted = summary, tasks, fitted
 
     def forward(self, inputs, lengths=None, rows=None):
-        x, every = self.summary(inputs, lengths), np.arange(len(next(iter(inputs.values()))))
-        return {name: torch.from_numpy(raw(self.tasks[name], estimator, x[every if rows is None else every[rows[name]]])).float()
+        x, every = self.summary(inputs, lengths), torch.arange(len(next(iter(inputs.values()))))
+        return {name: torch.from_numpy(raw(self.tasks[name], estimator, x[(every if rows is None else every[rows[name]]).numpy()])).float()
                 for name, estimator in self.fitted.items() if rows is None or name in rows}
 
 

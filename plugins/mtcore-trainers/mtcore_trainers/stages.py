@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from itertools import chain, islice
@@ -42,13 +43,13 @@ def read(table: dict[str, Any], path: str) -> Stage:
         good = all(isinstance(one, str) for one in value) if kind is list and isinstance(value, (list, tuple)) else (
             kind is not list and isinstance(value, kind) and not isinstance(value, bool) and value > 0)
         if not good:
-            raise ParameterError(f"{path}.{key}: expected {expected}; found {value if key in table else 'nothing'!r}")
+            raise ParameterError(f"{path}.{key}: expected {expected}; found {repr(value) if key in table else 'nothing'}")
     return Stage(**{key: tuple(value) if isinstance(value, list) else value for key, value in table.items()})
 
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainFinetune(Trainer):
-    """Stages one after the other, each with its tasks, its frozen layers, and optimizer and schedule anew: pre-training on one task and
+    """Stages one after the other, each with its tasks, its frozen layers, and optimizer, schedule and balancer anew: pre-training on one task and
     fine-tuning on another, as a whole or layer by layer (Howard and Ruder 2018, https://arxiv.org/abs/1801.06146, unfreeze from the top).
 
     An epoch goes once through the rows that have one of the stage's tasks. The best checkpoint is one of the last stage, by its tasks'
@@ -101,6 +102,7 @@ class StagesRun(GradientRun):
         has = [[set(encoded) for encoded in data.encoded[dataset.name]] for dataset in data.datasets]
         free = {name for name, task in data.tasks.items() if task.kind == "none"}
         self.has, self.batches, self.stage = [has[d][c] | free for d, c, _ in rows.index], setup.batches, None
+        self.unused = None
         super().run(model, data, folder, replace(setup, batches=self.drawn, epochs=sum(stage.epochs for stage in self.stages), updates=None))
 
     @staticmethod
@@ -129,8 +131,11 @@ class StagesRun(GradientRun):
         return max(1, -(-sum(1 for _ in self.drawn(first, np.random.default_rng(0))) // self.micro_batches))
 
     def enter(self, stage: Stage) -> None:
-        """Freeze, and begin with an optimizer and a schedule that have no past."""
+        """Freeze, and begin with an optimizer, a schedule and a balancer that have no past."""
         self.stage, self.per_epoch = stage, self.updates(stage)
+        if self.unused is None:
+            self.unused = deepcopy(self.setup.balancing, {id(self): self})
+        self.setup.balancing = deepcopy(self.unused, {id(self): self})
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(not frozen(name, stage))
         self.still = [module for name, module in self.model.named_modules() if isinstance(module, nn.modules.batchnorm._NormBase)

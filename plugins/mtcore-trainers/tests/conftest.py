@@ -37,13 +37,13 @@ class Sounds(Reader):
 
     def tasks(self, root):
         known = {"label": Task.multiclass("label", ("low", "middle", "high")), "size": Task.regression("size", "x"),
-                 "odd": Task.binary("odd"), "low": Task.binary("low"), "tags": Task.multilabel("tags", ("low", "high")),
+                 "odd": Task.binary("odd"), "always": Task.binary("always"), "tags": Task.multilabel("tags", ("low", "high")),
                  "beep": Task.events("beep", ("beep",))}
         return [known[name] for name in self.chosen]
 
     def clips(self, root):
         for i in range(self.offset, self.offset + self.clips_):
-            targets = {"label": ("low", "middle", "high")[i % 3], "size": 10.0 + i % 3, "odd": i % 2 == 1, "low": i % 3 == 0,
+            targets = {"label": ("low", "middle", "high")[i % 3], "size": 10.0 + i % 3, "odd": i % 2 == 1, "always": True,
                        "tags": {name for name, has in (("low", i % 3 == 0), ("high", i % 3 == 2)) if has},
                        "beep": [Event(0.1, 0.2, "beep")]}
             seconds = 0.2 + self.longer * (i % 2)
@@ -90,11 +90,11 @@ def cut(monkeypatch):
 
 @pytest.fixture
 def seen(monkeypatch):
-    """What each update got: a list of (run, batches)."""
+    """What each update got: a list of (run, epoch, batches)."""
     whole, found = GradientRun.one_update, []
 
     def one_update(self, micro, total):
-        found.append((self, list(micro)))
+        found.append((self, self.epoch, list(micro)))
         whole(self, micro, total)
 
     monkeypatch.setattr(GradientRun, "one_update", one_update)

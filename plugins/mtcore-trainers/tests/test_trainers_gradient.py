@@ -41,10 +41,10 @@ def test_only_the_rows_of_some_tasks():
 def test_each_update_learns_one_task_and_figures_are_of_its_rows(make, seen, train):
     run, = make("trainers.alternate", TWO, train).run()
     rows, sizes = Counter(), Counter()
-    for trainer, micro in seen:
+    for _, epoch, micro in seen:
         (task,) = {name for batch in micro for name in batch.rows}
         assert all(len(batch.rows[task]) == len(batch.clips) for batch in micro)
-        rows[trainer.epoch, task] += sum(len(batch.clips) for batch in micro)
+        rows[epoch, task] += sum(len(batch.clips) for batch in micro)
         sizes[task] = max(sizes[task], sum(len(batch.clips) for batch in micro))
     for epoch in (1, 2, 3):
         assert {task for e, task in rows if e == epoch} == {"label", "size", "tags"} == {
@@ -59,7 +59,7 @@ def test_the_training_loss_is_the_mean_over_the_rows_learned_from(make, seen):
     run, = make("trainers.alternate", TWO, {"epochs": 1, "optimizer": {"use": "sgd", "lr": 0.0}},
                 model={"trunk": {"use": "core.mlp", "hidden": [8]}}).run()
     sums = Counter()
-    for trainer, micro in seen:
+    for trainer, _, micro in seen:
         for batch in micro:
             for task, output in trainer.model.eval()(batch.inputs, batch.lengths, batch.rows).tasks.items():
                 sums[task] += float(trainer.setup.losses[task](output, batch.targets[task], batch).detach().double().sum())
@@ -73,7 +73,7 @@ def test_shares_of_tasks(make, seen, order, ratio):
     readers = {"a": {"chosen": ("label",), "clips_": 80}, "b": {"chosen": ("tags",), "offset": 200, "clips_": 20}}
     make({"use": "trainers.alternate", "order": order}, readers, {"epochs": 1, "sampler": "proportional", "batch_size": 10}).run()
     rows = Counter()
-    for _, micro in seen:
+    for _, _, micro in seen:
         for batch in micro:
             rows.update({name: len(some) for name, some in batch.rows.items()})
     assert rows["tags"] / rows["label"] == pytest.approx(ratio, rel=0.5)
@@ -91,11 +91,11 @@ def test_stages_learn_their_tasks_and_leave_alone_what_is_frozen(make, seen):
     run, = make(STAGES, TWO, {"epochs": None}).run()
     assert run.folder.info["epoch"] == 4 and run.done
     found = {}
-    for trainer, micro in seen:
-        found.setdefault(trainer.epoch, Counter()).update({task: len(rows) for batch in micro for task, rows in batch.rows.items()})
+    for _, epoch, micro in seen:
+        found.setdefault(epoch, Counter()).update({task: len(rows) for batch in micro for task, rows in batch.rows.items()})
     counts = {name: one.rows for name, one in run.data().statistics().items()}
     assert [dict(found[epoch]) for epoch in (1, 2, 3, 4)] == [{"tags": counts["tags"]}, *[{"label": counts["label"]}] * 2, counts]
-    assert all(len(batch.clips) == 4 for trainer, micro in seen[:counts["tags"] // 4] for batch in micro)
+    assert all(len(batch.clips) == 4 for _, _, micro in seen[:counts["tags"] // 4] for batch in micro)
     assert [{line["task"] for line in lines(run, part="train", epoch=epoch)} for epoch in (1, 2, 4)] == [{"tags"}, {"label"}, set(counts)]
     log = (run.folder.path / "run.log").read_text()
     assert "stage 2: label, without trunks.*" in log and log.count("stage ") == 3
@@ -122,13 +122,17 @@ def test_stages_continue(continues, balancer):
     continues(STAGES, cuts=(1, 3, 5, 9), readers=TWO, train={"epochs": None, "balancer": balancer, "scheduler": {"use": "cosine", "warmup": 2}})
 
 
-def test_best_is_of_the_last_stage_and_patience_ends_it_alone(make):
-    stages = [{"epochs": 3, "tasks": ["tags"]}, {"epochs": 40, "tasks": ["label"]}]
-    run, = make({**STAGES, "stages": stages}, TWO, {"epochs": None, "stop": {"patience": 1}, "optimizer": {"use": "sgd", "lr": 0.5}}).run()
-    info = run.folder.info
-    assert 3 < info["best_epoch"] <= info["epoch"] < 43
-    values = {line["epoch"]: line["value"] for line in lines(run, part="validation", metric="loss", task="label") if not line["checkpoint"]}
-    assert min((value, epoch) for epoch, value in values.items() if epoch > 3)[1] == info["best_epoch"]
+def test_best_is_of_the_last_stage_by_its_own_tasks(make):
+    stages = [{"epochs": 2, "tasks": ["size"], "rate": 1e-9}, {"epochs": 5, "tasks": ["tags"]}]
+    run, = make({**STAGES, "stages": stages}, TWO, {"epochs": None, "optimizer": {"use": "sgd", "lr": 3.0}}).run()
+    values = {line["epoch"]: line["value"] for line in lines(run, part="validation", metric="loss", task="tags") if not line["checkpoint"]}
+    assert run.folder.info["best_epoch"] == min((3, 4, 5, 6, 7), key=values.get)
+
+
+def test_patience_ends_the_last_stage_alone(make):
+    stages = [{"epochs": 3, "tasks": ["tags"], "rate": 1e-30}, {"epochs": 9, "tasks": ["label"], "rate": 1e-30}]
+    run, = make({**STAGES, "stages": stages}, TWO, {"epochs": None, "stop": {"patience": 2}}).run()
+    assert run.done and (run.folder.info["best_epoch"], run.folder.info["epoch"]) == (4, 6)
 
 
 @pytest.mark.parametrize("stages, train, says", [
@@ -172,7 +176,7 @@ def test_trunks_get_the_reversed_gradient_and_heads_their_own(make, seen):
     experiment = make(trainer, {"a": {"chosen": ("label", "odd")}}, {"epochs": None, "updates": 1, "batch_size": 64,
                       "optimizer": {"use": "sgd", "lr": 1.0}}, model={"trunk": {"use": "core.mlp", "hidden": [8]}}, runs="adversarial")
     one, = experiment.runs()
-    model, (_, (batch,)) = one.model(one.data()), seen[0]
+    model, (_, _, (batch,)) = one.model(one.data()), seen[0]
     after = load_checkpoint(one.folder.checkpoint("last"))["model"]
     output = model(batch.inputs, batch.lengths, batch.rows).tasks
     losses = {name: run.setup.losses[name](output[name], batch.targets[name], batch).mean() for name in output}
