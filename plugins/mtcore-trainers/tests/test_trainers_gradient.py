@@ -161,25 +161,15 @@ def test_reversal_keeps_values_and_turns_gradients():
     assert torch.allclose(x.grad, -0.3 * torch.arange(4.0).expand(3, 4))
 
 
-def gradients(make, seen, trainer, runs):
-    """Of the first update: the whole run has but one."""
-    seen.clear()
-    make(trainer, {"a": {"chosen": ("label", "odd")}}, {"epochs": None, "updates": 1, "batch_size": 64, "optimizer": {"use": "sgd", "lr": 1.0}},
-         model={"trunk": {"use": "core.mlp", "hidden": [8]}}, runs=runs).run()
-    return seen[0][0]
-
-
 def test_trunks_get_the_reversed_gradient_and_heads_their_own(make, seen):
-    """At a factor of 0.7: the change of weights under SGD, against the two tasks' gradients taken by hand."""
-    trainer = {"use": "trainers.adversarial", "tasks": ["odd"], "factor": 0.7, "rise": 0.0}
-    run = gradients(make, seen, trainer, "adversarial")
-    experiment = make(trainer, {"a": {"chosen": ("label", "odd")}}, {"epochs": None, "updates": 1, "batch_size": 64,
-                      "optimizer": {"use": "sgd", "lr": 1.0}}, model={"trunk": {"use": "core.mlp", "hidden": [8]}}, runs="adversarial")
-    one, = experiment.runs()
-    model, (_, _, (batch,)) = one.model(one.data()), seen[0]
-    after = load_checkpoint(one.folder.checkpoint("last"))["model"]
+    """The change of weights by one update of SGD, against the two tasks' gradients taken by hand."""
+    run, = make({"use": "trainers.adversarial", "tasks": ["odd"], "factor": 0.7, "rise": 0.0}, {"a": {"chosen": ("label", "odd")}},
+                {"epochs": None, "updates": 1, "batch_size": 64, "optimizer": {"use": "sgd", "lr": 1.0}},
+                model={"trunk": {"use": "core.mlp", "hidden": [8]}}).run()
+    [(trainer, _, [batch])] = seen
+    model, after = run.model(run.data()), load_checkpoint(run.folder.checkpoint("last"))["model"]
     output = model(batch.inputs, batch.lengths, batch.rows).tasks
-    losses = {name: run.setup.losses[name](output[name], batch.targets[name], batch).mean() for name in output}
+    losses = {name: trainer.setup.losses[name](output[name], batch.targets[name], batch).mean() for name in output}
     names, parameters = zip(*model.named_parameters())
     label, odd = (torch.autograd.grad(losses[name], parameters, retain_graph=True, allow_unused=True) for name in ("label", "odd"))
     for name, before, of_label, of_odd in zip(names, parameters, label, odd):

@@ -17,7 +17,7 @@ from sklearn.svm import SVC, LinearSVC
 from mtcore.cli import main
 from mtcore.plugin import MtcoreError, Task
 
-ALL = {"a": {"chosen": ("label", "size"), "missing": 3}, "b": {"chosen": ("tags", "odd"), "offset": 100, "clips_": 36}}
+ALL = {"a": {"chosen": ("label", "size"), "missing": 5}, "b": {"chosen": ("tags", "odd"), "offset": 100, "clips_": 36}}
 
 
 def summarised(run, part):
@@ -33,7 +33,8 @@ def summarised(run, part):
 @pytest.mark.parametrize("estimators", [{}, {"label": {"use": "sklearn.svm:SVC", "C": 3.0}, "size": {"use": "sklearn.linear_model:Ridge", "alpha": 9.0},
                                              "tags": {"use": "sklearn.ensemble:RandomForestClassifier", "n_estimators": 5}}], ids=["default", "named"])
 def test_predictions_are_those_of_scikit_learn(make, estimators):
-    run, = make({"use": "trainers.sklearn", "estimators": estimators}, {**ALL, "a": {**ALL["a"], "longer": 0.1}}).run()
+    run, = make({"use": "trainers.sklearn", "estimators": estimators}, {**ALL, "a": {**ALL["a"], "longer": 0.1}},
+                model={"trunk": {"use": "core.cnn", "channels": [4]}}).run()
     train, encoded = summarised(run, "train")
     tested, truths = summarised(run, "test")
     plain = LogisticRegression(max_iter=1000)
@@ -105,9 +106,7 @@ def test_windows_are_rows_and_clips_are_predicted(make):
 
 
 def test_padding_is_no_part_of_a_summary(make):
-    experiment = make("trainers.sklearn", {"a": {"longer": 0.1}})
-    experiment.extract()
-    run, = experiment.runs()
+    run, = make("trainers.sklearn", {"a": {"longer": 0.1}}).runs()
     data = run.data()
     summary, rows = Summary(data), data.rows("train")
     batch = rows.batch(range(8))
