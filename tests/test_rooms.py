@@ -109,7 +109,7 @@ def test_plugins_import_the_plugin_api_and_no_other_plugin():
         own = next((part for part in path.relative_to(ROOT).parts if part.startswith("mtcore_")), "")
         for line, name in imports(path):
             top = name.split(".")[0]
-            inside = within(name, "mtcore.plugin") or within(name, "mtcore.testing")
+            inside = any(within(name, f"mtcore.{room}") for room in ("plugin", "testing", "training"))
             if (top == "mtcore" and not inside) or (top.startswith("mtcore_") and top != own):
                 wrong.append(f"{path.relative_to(ROOT)}, line {line}: {name}")
     assert wrong == []

@@ -57,6 +57,9 @@ def _check_run(experiment: Experiment, run: Run, clips: int) -> list[str]:
     setup, model = run.setup(data, Progress()), run.model(data)
     freeze(model, setup.parameters, 1)
     build_schedule(setup.scheduler, build_optimizer(setup.optimizer, model, setup.balancing.parameters(), setup.parameters), 1)
+    trainer = run.builder.training("trainer").component.build()
+    if hasattr(trainer, "check"):
+        trainer.check(model, data, setup)
     rows = data.rows("train")
     batch = rows.batch(range(min(len(rows), 2 * clips)))
     for step, prepared in setup.batch_steps:

@@ -65,8 +65,12 @@ class Run:
 
     @property
     def length(self) -> dict[str, int | None]:
-        train = self.config.train
-        return {"epochs": train.epochs if train.epochs or train.updates else 10, "updates": train.updates}
+        train, trainer = self.config.train, self.builder.training("trainer")
+        own = trainer.component.length()
+        if own and (train.updates or train.epochs not in (None, own)):
+            raise ExperimentError(f"train.{'updates' if train.updates else 'epochs'}: {trainer.name} has {own} epochs by its own parameters, found "
+                                  f"{train.updates or train.epochs}; leave it out")
+        return {"epochs": own or (train.epochs if train.epochs or train.updates else 10), "updates": train.updates}
 
     @property
     def done(self) -> bool:

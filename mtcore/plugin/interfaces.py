@@ -554,4 +554,9 @@ class Trainer(Component):
 
     @abstractmethod
     def build(self) -> Any:
-        """An object with `run(model, data, folder: RunFolder, setup)`; see `mtcore.training.gradient`."""
+        """An object with `run(model, data, folder: RunFolder, setup)` and, optionally, `check(model, data, setup)`, which `mtcore check`
+        calls: it raises what `run` would raise at once. See `mtcore.training.gradient`."""
+
+    def length(self) -> int | None:
+        """The number of epochs where the parameters say it; `train.epochs` is left out or equal then."""
+        return None

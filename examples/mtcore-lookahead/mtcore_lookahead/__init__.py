@@ -1,0 +1,1 @@
+"""The lookahead optimizer as a trainer for mtcore."""

@@ -1,0 +1,136 @@
+"""Experiments over generated sounds, and a cut in place of a kill."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+
+import mtcore
+from mtcore.plugin import Clip, Event, Lazy, Reader, Task, param
+from mtcore.training.gradient import GradientRun, load_checkpoint
+
+
+class Cut(Exception):
+    """In place of a kill."""
+
+
+def tone(number, seconds):
+    rng = np.random.default_rng(number)
+    time = np.arange(int(seconds * 2000)) / 2000
+    return (np.sin(2 * np.pi * (150, 300, 600)[number % 3] * time) + 0.3 * rng.standard_normal(len(time))).astype(np.float32)[None], 2000.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sounds(Reader):
+    """A clip's number says all of its targets; `missing`: every so many-th clip lacks the first task."""
+
+    generated = True
+    default_group = "take"
+    clips_: int = param(40, help="number of clips")
+    chosen: tuple[str, ...] = param(("label", "size"), help="tasks")
+    missing: int = param(0, help="every so many-th")
+    offset: int = param(0, help="first number")
+    longer: float = param(0.0, help="seconds more for every other clip")
+
+    def tasks(self, root):
+        known = {"label": Task.multiclass("label", ("low", "middle", "high")), "size": Task.regression("size", "x"),
+                 "odd": Task.binary("odd"), "always": Task.binary("always"), "tags": Task.multilabel("tags", ("low", "high")),
+                 "beep": Task.events("beep", ("beep",))}
+        return [known[name] for name in self.chosen]
+
+    def clips(self, root):
+        for i in range(self.offset, self.offset + self.clips_):
+            targets = {"label": ("low", "middle", "high")[i % 3], "size": 10.0 + i % 3, "odd": i % 2 == 1, "always": True,
+                       "tags": {name for name, has in (("low", i % 3 == 0), ("high", i % 3 == 2)) if has},
+                       "beep": [Event(0.1, 0.2, "beep")]}
+            seconds = 0.2 + self.longer * (i % 2)
+            yield Clip(f"c{i}", Lazy(tone, (i, seconds), key=f"tone-{i}-{seconds}"),
+                       {name: targets[name] for name in self.chosen if not (self.missing and i % self.missing == 0 and name == self.chosen[0])},
+                       {"take": f"g:{i // 2}"})
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def make(tmp_path, cache):
+    """`make(trainer, readers={"a": {…}}, train={…}, runs="runs", …)`"""
+
+    def build(trainer, readers=None, train=None, runs="runs", **changes):
+        content = {"name": "t", "datasets": {name: {"reader": Sounds(**options)} for name, options in (readers or {"a": {}}).items()},
+                   "inputs": {"main": {"extractor": "core.spectrogram", "steps": ["core.standardize"]}},
+                   "split": {"folds": 1, "validation": 0.2}, "model": {"trunk": {"use": "core.mlp", "hidden": [8], "dropout": 0.2}},
+                   "train": {"epochs": 3, "batch_size": 4, "trainer": trainer, **(train or {})}, "report": {"reporters": []}} | changes
+        content["train"] = {key: value for key, value in content["train"].items() if value is not None}
+        return mtcore.Experiment(content, tmp_path, tmp_path / runs, cache)
+
+    return build
+
+
+@pytest.fixture
+def cut(monkeypatch):
+    """`cut(n)`: the n-th update from now on does not happen; `cut(None)`: all do."""
+    whole, left = GradientRun.one_update, [None]
+
+    def one_update(self, micro, total):
+        if left[0] is not None:
+            left[0] -= 1
+            if left[0] < 0:
+                raise Cut
+        whole(self, micro, total)
+
+    monkeypatch.setattr(GradientRun, "one_update", one_update)
+    return lambda number: left.__setitem__(0, number)
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """What each update got: a list of (run, epoch, batches)."""
+    whole, found = GradientRun.one_update, []
+
+    def one_update(self, micro, total):
+        found.append((self, self.epoch, list(micro)))
+        whole(self, micro, total)
+
+    monkeypatch.setattr(GradientRun, "one_update", one_update)
+    return found
+
+
+def told(run):
+    states = [load_checkpoint(run.folder.checkpoint(name)) for name in ("best", "last")]
+    return (run.folder.path / "metrics.jsonl").read_text(), [[state["model"], state["optimizer"]] for state in states]
+
+
+def same(one, other):
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one == other
+
+
+@pytest.fixture
+def continues(make, cut):
+    """`continues(trainer, cuts, …)`: cut off at so many updates after each start, it ends with the bits of an uninterrupted run."""
+
+    def check(trainer, cuts=(1, 3, 6), train=None, **content):
+        train = {"save": {"updates": 1}} | (train or {})
+        whole, = make(trainer, train=train, runs="whole", **content).run()
+        for number in cuts:
+            cut(number)
+            with pytest.raises(Cut):
+                make(trainer, train=train, runs="cut", **content).run()
+        cut(None)
+        continued, = make(trainer, train=train, runs="cut", **content).run()
+        assert continued.name == whole.name and same(told(continued), told(whole))
+        assert (continued.folder.path / "run.log").read_text().count("continued after") == len(cuts)
+        return whole
+
+    return check

@@ -1,0 +1,6 @@
+from mtcore.testing import parametrize_checks
+
+
+@parametrize_checks("trainers")
+def test_conformance(check):
+    check()
