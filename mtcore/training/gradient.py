@@ -69,6 +69,11 @@ class Setup:
     processes: Processes = field(default_factory=Processes)
 
 
+def seed_torch(seed: int, *key: str | int) -> None:
+    """Seed torch's generator of this stream. (`torch.manual_seed` also asks for devices, which takes a fifth of a small update.)"""
+    torch.default_generator.manual_seed(derive(seed, *key) % 2**63)
+
+
 def check_watched(watched: str, figures_: Mapping[str, Mapping[str, float]]) -> str:
     """What is to be said where the task in "TASK.FIGURE" has figures, but not this one: it may be undefined here, or be written otherwise.
     `ExperimentError` where one is written almost like it."""
@@ -134,6 +139,9 @@ class GradientRun:
         total, done = self.partial or ({}, 0)
         self.partial = None
         freeze(self.model, setup.parameters, self.epoch)
+        shared = self.model.shared_parameters() if hasattr(self.model, "shared_parameters") else self.model.parameters()
+        self.shared = [parameter for parameter in shared if parameter.requires_grad]
+        self.parameters = [*self.model.parameters(), *setup.balancing.parameters()]
         plan = self._planned()
         updates = min(self.per_epoch - done, self.limit - self.update, -(-len(plan) // self.micro_batches) - done)
         groups = [self._mine(plan, (done + number) * self.micro_batches) for number in range(updates)]
@@ -184,9 +192,9 @@ class GradientRun:
         self.update += 1
         counts = self._added({name: sum(len(batch.targets[name]) for batch in micro if name in batch.targets) for name in setup.heads})
         number = self._added({"": len(micro)})[""]
-        self.optimizer.zero_grad(set_to_none=True)
-        shared = model.shared_parameters() if hasattr(model, "shared_parameters") else list(model.parameters())
-        shared = [parameter for parameter in shared if parameter.requires_grad]
+        for parameter in self.parameters:
+            parameter.grad = None
+        shared = self.shared
         further: list[tuple] = []
         for batch, output, values in self._forward(micro):
             for name, rows in values.items():
@@ -198,7 +206,7 @@ class GradientRun:
             if setup.inspect and self.update % setup.inspect == 0:
                 self._inspect(losses, shared, total)
             if batch is micro[-1]:  # the same choices in all processes
-                torch.manual_seed(derive(setup.seed, "balance", self.update) % 2**63)
+                seed_torch(setup.seed, "balance", self.update)
             self.backward(losses, shared, output, batch, batch is micro[-1])
         self._collect(further, shared)
         if setup.clip:
@@ -224,7 +232,7 @@ class GradientRun:
     def _forward(self, micro: Sequence[Batch]) -> Iterator[tuple[Batch, Any, dict[str, torch.Tensor]]]:
         """Each micro-batch with the model's output and the losses per row, with its own random choices."""
         for batch in micro:
-            torch.manual_seed(derive(self.setup.seed, "forward", self.epoch, *batch.place) % 2**63)
+            seed_torch(self.setup.seed, "forward", self.epoch, *batch.place)
             yield batch, *self.compute(batch)
 
     @torch.no_grad()
@@ -245,8 +253,7 @@ class GradientRun:
                 if gradient is not None:
                     parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
         apart = set(map(id, shared)) if self.setup.balancing.reduced else set()
-        every = [*self.model.parameters(), *self.setup.balancing.parameters()]
-        self.setup.processes.add_gradients(parameter for parameter in every if id(parameter) not in apart)
+        self.setup.processes.add_gradients(parameter for parameter in self.parameters if id(parameter) not in apart)
 
     def _inspect(self, losses: Mapping[str, torch.Tensor], shared: Sequence[torch.Tensor], total: dict[str, list]) -> None:
         """Norm of each task's gradient of the shared parameters, and cosines between them, of one micro-batch."""
