@@ -69,7 +69,8 @@ class Distill(Loss):
         found = batch.teachers[self.teacher][task].detach().to(output)[batch.rows[task]]
         if found.shape != output.shape:
             raise TrainingError(f"task {task}: expected outputs of the teacher {self.teacher!r} of the shape "
-                                f"{tuple(output.shape)}, found {tuple(found.shape)}; both need the same labels, and for events frames of one stride")
+                                f"{tuple(output.shape)}, found {tuple(found.shape)}; both need the same labels, and for events "
+                                "frames of one stride")
         return found
 
 
