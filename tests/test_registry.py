@@ -395,6 +395,7 @@ def test_modules_as_losses_serve_each_kind(registry, kind, module, shape, target
 
 
 def test_modules_as_losses_of_events_leave_out_padding_and_follow_the_stride(registry):
+    torch.manual_seed(0)
     output, target = torch.randn(2, 3, 4), (torch.rand(2, 3, 8) < 0.4).float()
     batch = Batch({}, {}, {"e": slice(1, 3)}, [], {"main": torch.tensor([8, 8, 3])})
     loss = registry.make("loss", "torch.nn:BCEWithLogitsLoss").component.build(Task.events("e", "abc"), None)

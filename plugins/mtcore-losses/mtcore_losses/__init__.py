@@ -1,1 +1,1 @@
-"""Losses for mtcore: imbalance, wrong labels, angular margins, robust and concordant regression."""
+"""Losses for mtcore: imbalance, wrong labels, angular margins, contrast, teachers, robust and concordant regression."""

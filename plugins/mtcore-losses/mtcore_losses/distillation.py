@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Callable
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -16,6 +17,8 @@ from .regression import check_shape
 __all__ = ["Distill"]
 
 Rows = Callable[[Tensor, Any, Batch], Tensor]
+SURE = -1e4
+"""Logit of a label that is surely absent."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,11 +28,11 @@ class Distill(Loss):
 
     soft  temperature² times the Kullback-Leibler divergence of the output's distribution from the teacher's, both of logits over
           the temperature: a softmax (multiclass), or a sigmoid per label, mean over labels and frames that are no padding
-          (binary, multilabel, events). Of regression and array the squared difference: the teacher's values must be in the
-          output's unit, deviations of the same training part
+          (binary, multilabel, events). Of regression and array the squared difference, in the target's scale
     hard  the nested loss, on the row's label
 
-    Teachers give raw outputs of the output's shape for all rows of a batch (`Batch.teachers`).
+    Teachers give raw outputs of the output's shape for all rows of a batch (`Batch.teachers`); of events for each frame of the
+    input, of which the maximum is taken as of targets.
     """
 
     kinds = ("binary", "multiclass", "multilabel", "events", "regression", "array")
@@ -42,7 +45,7 @@ class Distill(Loss):
         hard, soft = self.hard(task, statistics), SOFT.get(task.kind, labels)
 
         def rows(output: Tensor, target: Any, batch: Batch) -> Tensor:
-            found = self.share * soft(output, self.taught(output, batch, task.name), self.temperature, batch, task.name)
+            found = self.share * soft(output, self.taught(output, batch, task), self.temperature, batch, task.name)
             return found + (1 - self.share) * hard(output, target, batch) if self.share < 1 else found
 
         return rows
@@ -60,16 +63,17 @@ class Distill(Loss):
                                  "name a loss that serves it, or none for the usual one")
         return loss.build(task, statistics)
 
-    def taught(self, output: Tensor, batch: Batch, task: str) -> Tensor:
+    def taught(self, output: Tensor, batch: Batch, task: Task) -> Tensor:
         """The teacher's outputs of the rows that have the task."""
-        if task not in batch.teachers.get(self.teacher, {}):
+        if task.name not in batch.teachers.get(self.teacher, {}):
             known = [f"{name} ({', '.join(tasks)})" for name, tasks in batch.teachers.items()]
-            raise TrainingError(f"task {task}: expected outputs of the teacher {self.teacher!r} for this task, found "
+            raise TrainingError(f"task {task.name}: expected outputs of the teacher {self.teacher!r} for this task, found "
                                 f"{', '.join(known) or 'no teachers'}; let the experiment's `teachers` name a run with the task")
-        found = batch.teachers[self.teacher][task].detach().to(output)[batch.rows[task]]
-        if found.shape != output.shape:
-            raise TrainingError(f"task {task}: expected outputs of the teacher {self.teacher!r} of the shape "
-                                f"{tuple(output.shape)}, found {tuple(found.shape)}; both need the same labels, and for events frames of one stride")
+        found = batch.teachers[self.teacher][task.name].detach().to(output)[batch.rows[task.name]]
+        whole = output.shape if task.kind != "events" else (*output.shape[:2], batch.targets[task.name].shape[-1])
+        if found.shape not in (output.shape, whole):
+            raise TrainingError(f"task {task.name}: expected outputs of the teacher {self.teacher!r} of the shape "
+                                f"{tuple(output.shape)}, found {tuple(found.shape)}; both need the same labels")
         return found
 
 
@@ -95,6 +99,11 @@ def labels(output: Tensor, teacher: Tensor, temperature: float, batch: Batch, ta
 
 def events(output: Tensor, teacher: Tensor, temperature: float, batch: Batch, task: str) -> Tensor:
     valid = framed(output, batch.targets[task], batch, task)[1]
+    if teacher.shape[-1] != output.shape[-1]:
+        if batch.lengths is not None:  # a frame that is partly padding is what the rest of it is
+            length = next(iter(batch.lengths.values()))[batch.rows[task]].reshape(-1, 1, 1)
+            teacher = teacher.masked_fill(torch.arange(teacher.shape[-1], device=teacher.device) >= length, SURE)
+        teacher = framed(output, teacher, batch, task)[0]
     return (of_sigmoids(output, teacher, temperature).mean(1) * valid).sum(1) / valid.sum(1)
 
 

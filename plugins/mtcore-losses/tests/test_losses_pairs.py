@@ -19,14 +19,19 @@ from torch.nn import functional as F
 
 import mtcore
 from mtcore.errors import ExperimentError
-from mtcore.plugin import (Batch, Clip, Lazy, ParameterError, Reader, Representation, RepresentationShape, Statistics, Task,
-                           TrainingError)
+from mtcore.plugin import (Batch, Clip, Event, Lazy, ParameterError, Reader, Representation, RepresentationShape, Statistics,
+                           Task, TrainingError)
 
 LABELS, TAGS, EVENTS = Task.multiclass("c", "abcd"), Task.multilabel("m", "abc"), Task.events("e", "ab")
 BINARY, VALUE, ARRAY = Task.binary("b"), Task.regression("r"), Task.array("a", (2, 3))
 SHAPES = {"multiclass": (4,), "binary": (), "multilabel": (3,), "events": (2, 6), "regression": (), "array": (2, 3)}
 TASKS = [LABELS, BINARY, TAGS, EVENTS, VALUE, ARRAY]
 few = settings(max_examples=25, deadline=None)
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(1)
 
 
 def example(task, seed=0):
@@ -108,6 +113,19 @@ def test_padding_and_slices():
     teacher = batch.teachers["big"]["e"]
     torch.testing.assert_close(found[1:2], soft(EVENTS, output[1:2, :, :4], teacher[2:3, :, :4]))
     torch.testing.assert_close(found[::2], soft(EVENTS, output[::2], teacher[1:4:2]))
+
+
+def test_a_teacher_of_events_may_speak_of_each_frame_of_the_input():
+    output, target, batch, _ = example(EVENTS)
+    batch.rows["e"], batch.lengths = slice(1, 4), {"main": torch.tensor([12, 12, 7, 12, 12])}
+    teacher = batch.teachers["big"]["e"] = torch.randn(5, 2, 12)
+    teacher[2, :, 6] = -3.0
+    teacher[2, :, 7:] = 0  # padding, which is no opinion
+    found = Distill(teacher="big", temperature=1.0, share=1.0).build(EVENTS, Statistics(3))(output, target, batch)
+    pooled = F.max_pool1d(teacher, 2)
+    torch.testing.assert_close(found[::2], soft(EVENTS, output[::2], pooled[1:4:2]))
+    own = torch.cat([pooled[2:3, :, :3], teacher[2:3, :, 6:7]], 2)
+    torch.testing.assert_close(found[1:2], soft(EVENTS, output[1:2, :, :4], own))
 
 
 def test_the_hard_part_is_a_loss_of_its_own():
@@ -217,16 +235,34 @@ class Tones(Reader):
     generated = True
 
     def tasks(self, root):
-        return [Task.multiclass("height", "abc")]
+        return [Task.multiclass("height", "abc"), Task.events("heard", ["tone"]), Task.regression("hertz")]
 
     def clips(self, root):
         for i in range(36):
-            yield Clip(f"s{i}", Lazy(sound, (i,), key=f"pairs-{i}"), {"height": "abc"[i % 3]})
+            yield Clip(f"s{i}", Lazy(sound, (i,), key=f"pairs-{i}"), {
+                "height": "abc"[i % 3], "heard": [Event(0.0, 0.5, "tone")], "hertz": 150.0 + 200 * (i % 3)})
+
+
+def test_a_run_learns_from_another(tmp_path):
+    def made(name, **more):
+        return mtcore.Experiment({
+            "name": name, "datasets": {"s": {"reader": Tones()}}, "split": {"folds": 1, "validation": 0.2},
+            "inputs": {"main": {"extractor": "core.spectrogram", "steps": ["core.standardize"]}},
+            "model": {"trunk": {"use": "core.cnn", "channels": [4]}}, "report": {"reporters": []},
+            "train": {"epochs": 4, "batch_size": 12, "optimizer": {"use": "adam", "lr": 1e-2}}, **more},
+            tmp_path, tmp_path / "runs", tmp_path / "cache").run()[0]
+
+    teacher = made("teacher")
+    distill = {"loss": {"use": "losses.distill", "teacher": "large", "share": 1.0}}
+    student = made("student", teachers={"large": {"run": str(teacher.folder.path)}},
+                   tasks={"height": distill, "heard": distill, "hertz": distill})
+    losses = [line["value"] for line in student.folder.metrics() if line["part"] == "train" and line["metric"] == "loss"]
+    assert len(losses) == 12 and sum(losses[-3:]) < sum(losses[:3])
 
 
 def test_a_contrastive_run_learns_labels(tmp_path):
     experiment = mtcore.Experiment({
-        "name": "l", "datasets": {"s": {"reader": Tones()}},
+        "name": "l", "datasets": {"s": {"reader": Tones(), "tasks": ["height"]}},
         "inputs": {"main": {"extractor": "core.spectrogram", "steps": ["core.standardize"]}},
         "split": {"folds": 1, "validation": 0.2}, "model": {"trunk": {"use": "core.mlp", "hidden": [16]}},
         "tasks": {"height": {"loss": "losses.contrastive", "head": {"use": "losses.projection", "values": 8, "hidden": 0}}},

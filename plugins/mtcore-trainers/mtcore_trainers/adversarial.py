@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from mtcore.plugin import ParameterError, Representation, Trainer, param
+from mtcore.plugin import ParameterError, Trainer, param
 from mtcore.training.gradient import GradientRun
 
 __all__ = ["Adversarial"]
@@ -77,9 +77,9 @@ class AdversarialRun(GradientRun):
         return self.options.factor * (2 / (1 + math.exp(-10 * p)) - 1 if rise else 1.0)
 
     def reversed(self, head, arguments):
-        vector, frames, stride = arguments[0]
-        factor = self.factor()
-        return Representation(Reverse.apply(vector, factor), None if frames is None else Reverse.apply(frames, factor), stride), *arguments[1:]
+        given, factor = arguments[0], self.factor()
+        frames = None if given.frames is None else Reverse.apply(given.frames, factor)
+        return given._replace(vector=Reverse.apply(given.vector, factor), frames=frames), *arguments[1:]
 
     def watched_value(self, found):
         if not self.setup.watched and self.nuisances:
