@@ -114,8 +114,7 @@ def ways(folder, arrays):
 
     def gather(store):
         def fill(chosen):
-            for into, i in zip(batch, chosen):
-                store.read_into(into, names[i])
+            store.gather(batch, store.places(names)[chosen])
         return fill
 
     def from_flat(get):

@@ -299,7 +299,7 @@ def write_shard(folder: Path, prefix: Mapping[str, Any], rows: Iterable[tuple[st
         for one in values:
             handle.write(one.data)
     with atomic(folder / f"shard-{name}.parquet") as path:
-        pq.write_table(pa.Table.from_pylist(described, schema=schema), path, write_page_checksum=True)
+        pq.write_table(pa.Table.from_pylist(described, schema=schema), path, use_dictionary=False, write_page_checksum=True)
 
 
 def _packed(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -324,8 +324,9 @@ def _describe(key: str, array: Array, offset: int) -> dict[str, Any]:
            "by": array.by, "speed": array.speed}
     if axis is not None:
         exact = data.astype(np.float64)
-        row |= {"sum": exact.sum(-1).ravel(), "squares": np.square(exact).sum(-1).ravel(),
-                "minimum": exact.min(-1).ravel(), "maximum": exact.max(-1).ravel()}
+        single = data.astype(np.float32, copy=False)
+        row |= {"minimum": single.min(-1).ravel(), "maximum": single.max(-1).ravel(), "sum": exact.sum(-1).ravel(),
+                "squares": np.square(exact, out=exact).sum(-1).ravel()}
     return row
 
 
