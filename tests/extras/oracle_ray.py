@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import os
-import time
 
 import joblib
 import mtcore
 import pytest
 
 ray = pytest.importorskip("ray")
-
-
-def who():
-    time.sleep(0.3)
-    return os.getpid()
 
 
 def test_ray_fills_the_same_store(tmp_path):
@@ -32,7 +26,7 @@ def test_ray_fills_the_same_store(tmp_path):
                 experiment.extract()
             else:
                 with joblib.parallel_config(backend="ray", n_jobs=2):
-                    assert os.getpid() not in joblib.Parallel()(joblib.delayed(who)() for _ in range(4))
+                    assert os.getpid() not in joblib.Parallel()(joblib.delayed(os.getpid)() for _ in range(4))
                     experiment.extract()
             [want] = experiment.wanted(experiment.runs())
             assert len(want.clips) == 300 and not want.missing()
