@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Iterable, Iterator, TypeVar
+from typing import Any, Iterable, Iterator, TypeVar
 
-__all__ = ["Progress"]
+__all__ = ["Progress", "in_parallel"]
 
 T = TypeVar("T")
 
@@ -18,3 +18,13 @@ class Progress:
     def track(self, items: Iterable[T], total: int, label: str) -> Iterator[T]:
         """Yield `items`, showing how many of `total` are done."""
         yield from items
+
+
+def in_parallel(tasks: Iterable[Any], jobs: int | None, return_as: str = "generator_unordered", prefer: str | None = "threads",
+                **options: Any) -> Iterable[Any]:
+    """Results of tasks for joblib, each when it is there; from backends that give none before the last (Ray's), all at once."""
+    from joblib import Parallel
+    from joblib.parallel import get_active_backend
+
+    one_by_one = get_active_backend(prefer=prefer)[0].supports_return_generator
+    return Parallel(n_jobs=jobs, prefer=prefer, return_as=return_as if one_by_one else "list", **options)(tasks)

@@ -18,7 +18,7 @@ import mtcore
 from mtcore.clip import PARTS
 from mtcore.errors import ExperimentError, LeakError
 from mtcore.extracting.chain import Array
-from mtcore.plugin import Clip, Extractor, Lazy, Reader, Task, param
+from mtcore.plugin import Clip, Extractor, Lazy, Preparer, Reader, Task, param
 from mtcore.preparing import similar as similar_
 from mtcore.preparing.split import SplitDataset, check_leaks, draw_parts
 from mtcore.testing.sounds import write_tone
@@ -162,6 +162,14 @@ class Level(Extractor):
         return None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Halves(Preparer):
+    """Clips of different lengths."""
+
+    def prepare(self, context):
+        return context.then(lambda x, state, rng: x[:, :20 + int(x.argmax())])
+
+
 def impulse(place, rest):
     x = np.zeros((1, 60), np.float32)
     x[0, place], x[0, 49], x[0, 55] = 1, rest, place * 0.01 + rest
@@ -218,6 +226,8 @@ def test_vectors_are_computed_once_and_need_one_size(make, monkeypatch):
     monkeypatch.setattr(Level, "prepare", lambda self, rate: pytest.fail("computed again"))
     build({"use": Level(), "threshold": 0.5}).corpus
     for wrong, says in (({"use": Level(), "threshold": 1.5}, "split.similar.threshold: expected a cosine"), ("core.mono", "split.similar"),
-                        ({"use": "core.spectrogram", "threshold": "high"}, "threshold")):
+                        ({"use": "core.spectrogram", "threshold": "high"}, "threshold"),
+                        ({"use": "core.waveform", "signal": ["core.standardize"]}, r"split.similar.signal\[0\]"),
+                        ({"use": "core.waveform", "signal": [Halves()]}, r"one vector of a fixed size per clip, found \[1, \d+\] \(a/i\d\), ")):
         with pytest.raises(ExperimentError, match=says):
             build(wrong).corpus

@@ -61,6 +61,7 @@ def _check_run(experiment: Experiment, run: Run, clips: int) -> list[str]:
     if hasattr(trainer, "check"):
         trainer.check(model, data, setup)
     rows = data.rows("train")
+    lines += [f"{run.variation.name}: of these few clips, {line}" for line in rows.dropped]
     batch = rows.batch(range(min(len(rows), 2 * clips)))
     for step, prepared in setup.batch_steps:
         batch = prepared.apply(batch, {}, stream(data.seed, "check", step.id))

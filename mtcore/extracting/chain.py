@@ -185,6 +185,11 @@ class Chain:
         """How many windows an array as it stands before the step `window` has."""
         return int(self.prepared(self.window, array).count(array.data.shape, states.get(self.window, {})))
 
+    def behind(self, array: Array, states: Mapping[int, dict], count: int) -> int:
+        """Frames of such an array behind the last of its windows."""
+        first, frames = self.prepared(self.window, array).slice(array.data.shape, count - 1, states.get(self.window, {}))
+        return max(array.data.shape[-1] - first - frames, 0)
+
     def fit(self, position: int, arrays: Callable[[], Iterator[Array]], sums: Callable[[], Any] | None) -> dict[str, np.ndarray]:
         """State of a fitted step from the training arrays as they stand before it; from their sums where that is enough."""
         source = arrays()

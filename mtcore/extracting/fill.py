@@ -12,7 +12,7 @@ import numpy as np
 
 from ..clip import File, Lazy
 from ..errors import ClipError, DataError, ExperimentError, MtcoreError
-from ..progress import Progress
+from ..progress import Progress, in_parallel
 from ..reading.decode import decode
 from .chain import Array, Chain
 from .store import Store, row_key, write_shard
@@ -55,7 +55,7 @@ def fill(wanted: Sequence[Wanted], jobs: int | None = None, progress: Progress |
     Threads over chunks of clips, or what `joblib.parallel_config` says; each chunk is one shard, so a kill loses at most one shard
     per worker. Chunks are taken in any order and looked for just before: processes that fill one store share the work.
     """
-    from joblib import Parallel, delayed
+    from joblib import delayed
 
     progress, failed = progress or Progress(), {}
     for want in wanted:
@@ -67,7 +67,7 @@ def fill(wanted: Sequence[Wanted], jobs: int | None = None, progress: Progress |
         label = f"extracting {want.chain.steps[want.chain.extractor].id}"
         tasks = (delayed(_shard)(want.chain, want.store.folder, clips) for clips in _still_missing(want, chunks))
         try:
-            for bad in progress.track(Parallel(n_jobs=jobs, prefer="threads", return_as="generator_unordered")(tasks), len(chunks), label):
+            for bad in progress.track(in_parallel(tasks, jobs), len(chunks), label):
                 failed |= bad
         except BrokenProcessPool as error:
             raise DataError(WORKER_LOST) from error

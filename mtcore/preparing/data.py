@@ -252,10 +252,12 @@ def _fit_order(name: str, chains: Iterable[Chain]) -> list[str]:
 
 class Rows(torch.utils.data.Dataset):
     """The rows of one part of a run, a `torch.utils.data.Dataset` of (clip, window). `batch` gives any of them as a `Batch`;
-    `batches` does what a DataLoader would (whose `collate_fn` must hand `__getitems__`'s batch on as it is)."""
+    `batches` does what a DataLoader would (whose `collate_fn` must hand `__getitems__`'s batch on as it is). `dropped` tells what is in
+    no row."""
 
     def __init__(self, data: RunData, part: str):
         self.data, self.part, self.epoch = data, part, 0
+        self._behind: dict[tuple[str, str], list[int]] = {}
         rows = []
         for d, c in data.clips(part):
             counts = {name: self._windows(d, c, name) for name in data.names}
@@ -266,15 +268,19 @@ class Rows(torch.utils.data.Dataset):
                                       "window the same length and hop in seconds")
             rows += [(d, c, w) for w in range(max(counts.values()))]
         self.index = np.array(rows, np.int64).reshape(-1, 3)
+        self.dropped = [f"{part}: dataset {dataset}, inputs.{name}: {sum(map(bool, frames))} of {len(frames)} clips end with frames that no whole "
+                        f"window holds, {sum(frames)} in all" for (dataset, name), frames in self._behind.items() if any(frames)]
 
     def _windows(self, d: int, c: int, name: str) -> int:
         one = self.data.input(d, name)
         if one.chain.window is None:
             return 1
         state = self.data.state(d, name)
-        count = one.chain.windows(one.chain.run(one.store.read(one.keys[c]), one.chain.cut, one.chain.window, state, part=self.part), state)
+        array = one.chain.run(one.store.read(one.keys[c]), one.chain.cut, one.chain.window, state, part=self.part)
+        count = one.chain.windows(array, state)
         if count < 1:
             raise ClipError(f"{self.data.datasets[d].key(c)}: shorter than one window; add crop_or_pad before {one.chain.steps[one.chain.window].id}")
+        self._behind.setdefault((self.data.datasets[d].name, name), []).append(one.chain.behind(array, state, count))
         return count
 
     def _timed(self, d: int, c: int, name: str) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, Callable, Iterator, Sequence
 
 from ..clip import File, Lazy
 from ..errors import ClipError
-from ..progress import Progress
+from ..progress import Progress, in_parallel
 from .decode import decode
 
 __all__ = ["Digests"]
@@ -71,10 +71,10 @@ class Digests:
 def _digests(work: dict[Any, str | Lazy], jobs: int, samples: bool) -> Iterator[tuple[Any, str | ClipError]]:
     if not work:
         return
-    from joblib import Parallel, delayed  # late: not needed where everything is remembered
+    from joblib import delayed  # late: not needed where everything is remembered
 
-    workers = Parallel(n_jobs=jobs, prefer="threads", return_as="generator", batch_size=_CHUNK)
-    yield from zip(work, workers(delayed(_digest)(audio, samples) for audio in work.values()))
+    tasks = (delayed(_digest)(audio, samples) for audio in work.values())
+    yield from zip(work, in_parallel(tasks, jobs, "generator", batch_size=_CHUNK))
 
 
 def _digest(audio: str | Lazy, samples: bool) -> str | ClipError:

@@ -103,6 +103,8 @@ class GradientRun:
         self.forward = torch.compile(model) if setup.compile else model
         self.averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(setup.average)) if setup.average else None
         self.rows = {part: data.rows(part) for part in ("train", "validation", "test")}
+        for line in (line for rows in self.rows.values() for line in rows.dropped):
+            folder.log(line)
         setup.balancing.processes, setup.balancing.reduce = setup.processes.count, setup.processes.total
         self.micro_batches = setup.accumulate * setup.balancing.batches_per_update * setup.processes.count
         self.per_epoch = max(1, -(-sum(1 for _ in setup.batches(1, stream(setup.seed, "sampler", 1))) // self.micro_batches))

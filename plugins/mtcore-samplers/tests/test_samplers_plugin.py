@@ -1,6 +1,7 @@
 """Shares are kept, epochs end where they shall, every row comes, and everything follows from the stream."""
 
 from collections import Counter
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -58,6 +59,23 @@ def test_no_source_is_a_row_away_from_its_share_and_the_longest_is_covered(sizes
 def test_where_an_epoch_ends(until, batches):
     assert len(epoch(Balanced(until=until), index([100, 20, 10]), 15)) == batches
     assert len(epoch(Balanced(until=until, batches=7), index([100, 20, 10]), 15)) == 7
+
+
+def test_rows_of_the_named_source_come_whole_and_those_of_a_longer_one_in_part():
+    of = index([100, 20, 10])
+    for until, whole in (("longest", "abc"), ("b", "bc"), ("shortest", "c")):
+        counts = Counter(row for batch in epoch(Temperature(power=0.5, until=until), of, 4) for row in batch)
+        rows = {name: np.flatnonzero(of.dataset == number) for number, name in enumerate("abc")}
+        assert "".join(name for name in "abc" if all(counts[row] for row in rows[name])) == whole
+
+
+@pytest.mark.parametrize("sampler", [Balanced(until="shortest"), Temperature(batches=5), Weighted(weights={"b": 2.5}), Bucketed(pool=2)])
+def test_an_epoch_goes_on_behind_any_batch_and_others_are_other_draws(sampler):
+    build = lambda: sampler.build(index([50, 20, 9], lengths=np.arange(79) % 13), 7)
+    whole = list(build()(4, np.random.default_rng(8)))
+    for consumed in range(len(whole)):
+        assert list(islice(build()(4, np.random.default_rng(8)), consumed, None)) == whole[consumed:]
+    assert list(build()(5, np.random.default_rng(9))) != whole
 
 
 def test_labels_in_equal_numbers():
