@@ -29,7 +29,8 @@ def test_si_sdr_is_its_formula_whatever_the_scale_and_the_padding(scale):
     expected = [-np.mean([si_sdr(t[:size], o[:size]) for t, o in zip(*pair)]) for *pair, size in zip(target, output, lengths)]
     for row, size in enumerate(lengths):
         target[row, :, size:] = np.nan
-    output = torch.tensor(np.pad(output, ((0, 0), (0, 0), (0, 2)), constant_values=9.0), requires_grad=True)  # a last frame, partly filled
+    more = ((0, 0), (0, 0), (0, 2))  # of a last frame, partly filled
+    output = torch.tensor(np.pad(output, more, constant_values=9.0), requires_grad=True)
     rows = rows_of(SiSdr(), ARRAY, output, torch.tensor(target))
     np.testing.assert_allclose(rows.detach(), expected, rtol=1e-5)
     rows.sum().backward()
@@ -55,8 +56,9 @@ def test_a_reconstruction_has_the_inputs_shape_and_leaves_no_predictions(sizes, 
     assert tuple(output.shape) == expected and tuple(head.scores(NONE, output).shape) == (2, 0)
 
 
-@pytest.mark.parametrize("sizes, shape, message", [([], SHAPE, "expected shape"), ([-1, 3], SHAPE, "the last one may be -1"),
-                                                   ([0, 3], SHAPE, "positive sizes"), ([3, -1], RepresentationShape(6), "trunk that gives frames")])
+@pytest.mark.parametrize("sizes, shape, message", [
+    ([], SHAPE, "expected shape"), ([-1, 3], SHAPE, "the last one may be -1"), ([0, 3], SHAPE, "positive sizes"),
+    ([3, -1], RepresentationShape(6), "trunk that gives frames")])
 def test_shapes_that_a_reconstruction_cannot_have(sizes, shape, message):
     with pytest.raises(ParameterError, match=message):
         Reconstruction(shape=sizes).build(NONE, shape)
@@ -79,4 +81,5 @@ def test_a_reconstruction_is_compared_with_its_own_rows_up_to_their_ends(own):
 
 def test_an_input_that_is_not_there_is_named():
     with pytest.raises(TrainingError, match="expected one of the inputs spec, found 'main'; set tasks.x.loss.input"):
-        rows_of(ReconstructionError(), NONE, torch.zeros(1, 1), None, Batch({"spec": torch.zeros(1, 1)}, {}, {"x": slice(0, 1)}, ["a"]))
+        rows_of(ReconstructionError(), NONE, torch.zeros(1, 1), None,
+                Batch({"spec": torch.zeros(1, 1)}, {}, {"x": slice(0, 1)}, ["a"]))
