@@ -250,6 +250,7 @@ def test_tuned_events_have_the_best_segments():
 def test_tuned_events_know_that_a_step_has_moved_them():
     task, scores = Task.events("e", "a"), np.full((1, 40), 0.1)
     scores[0, 10:20] = 0.4  # from 1 s on, which a crop has moved there from 5 s
+    scores[0, 25:35] = 0.6
     found = Predictions(task, ["1"], [scores], None, [[(5.0, 6.0, 0)]], 0.1, 0.05, moved=[(4.0, 1.0)])
     assert Frames(tune=True).tuned(task, found).thresholds == [pytest.approx(0.25)]
 

@@ -16,7 +16,7 @@ __all__ = ["Array", "Frames", "Linear"]
 
 def best_threshold(scores: np.ndarray, true: np.ndarray, default: float) -> tuple[float, float]:
     """The highest F1 of one label and a score from which deciding gives it, half-way to the next lower one; 0 and `default` where
-    nothing is true. Scores [n] from 0 to 1."""
+    nothing true can be found. Scores [n] from 0 to 1."""
     order = np.argsort(-scores, kind="stable")
     scores, hits = scores[order], np.cumsum(true[order])
     if not true.any():
@@ -24,7 +24,7 @@ def best_threshold(scores: np.ndarray, true: np.ndarray, default: float) -> tupl
     below = np.append(scores[1:], 0.0)
     f1 = np.where(below < scores, 2 * hits / (np.arange(1, len(scores) + 1) + hits[-1]), 0)
     best = int(f1.argmax())
-    return float(f1[best]), float((scores[best] + below[best]) / 2)
+    return float(f1[best]), float((scores[best] + below[best]) / 2) if f1[best] else default
 
 
 class Over(nn.Module):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from mtcore_losses.arrays import Reconstruction, ReconstructionError, SiSdr
+from mtcore_losses.regression import Huber
 
 from mtcore.plugin import Batch, ParameterError, Representation, RepresentationShape, Statistics, Task, TrainingError
 
@@ -47,6 +48,16 @@ def test_si_sdr_of_copies_and_silence_is_finite_and_teaches_finitely():
     assert (rows_of(SiSdr(), ARRAY, 2 * sound, sound) < -60).all()
     with pytest.raises(TrainingError, match=r"output of shape \(2, 2, 20\), found \(2, 1, 20\)"):
         rows_of(SiSdr(), ARRAY, sound[:, :1], sound)
+
+
+def test_huber_leaves_padding_out():
+    output, target = torch.randn(2, 2, 12, generator=torch.Generator().manual_seed(0), requires_grad=True), torch.zeros(2, 2, 10)
+    target[1, :, 6:] = torch.nan
+    rows = rows_of(Huber(delta=0.5), ARRAY, output, target)
+    expected = [torch.nn.functional.huber_loss(output[i, :, :size], target[i, :, :size], delta=0.5) for i, size in enumerate((10, 6))]
+    torch.testing.assert_close(rows, torch.stack(expected))
+    rows.sum().backward()
+    assert output.grad.isfinite().all() and not output.grad[1, :, 6:].any()
 
 
 @pytest.mark.parametrize("sizes, expected", [([1, 3, -1], (2, 1, 3, 40)), ([3, 7], (2, 3, 7)), ([5], (2, 5))])
