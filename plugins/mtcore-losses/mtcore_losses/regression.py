@@ -36,7 +36,8 @@ class Huber(Loss):
             output = output[..., :target.shape[-1]] if task.framed else output
             check_shape(output, target, task)
             there = ~target.isnan()
-            values = F.huber_loss(torch.where(there, output, 0.0), torch.where(there, target, 0.0), reduction="none", delta=self.delta)
+            output, target = torch.where(there, output, 0.0), torch.where(there, target, 0.0)
+            values = F.huber_loss(output, target, reduction="none", delta=self.delta)
             return values.flatten(1).sum(1) / there.flatten(1).sum(1).clamp(min=1) if values.dim() > 1 else values
 
         return rows

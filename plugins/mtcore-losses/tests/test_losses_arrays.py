@@ -54,7 +54,8 @@ def test_huber_leaves_padding_out():
     output, target = torch.randn(2, 2, 12, generator=torch.Generator().manual_seed(0), requires_grad=True), torch.zeros(2, 2, 10)
     target[1, :, 6:] = torch.nan
     rows = rows_of(Huber(delta=0.5), ARRAY, output, target)
-    expected = [torch.nn.functional.huber_loss(output[i, :, :size], target[i, :, :size], delta=0.5) for i, size in enumerate((10, 6))]
+    expected = [torch.nn.functional.huber_loss(output[i, :, :size], target[i, :, :size], delta=0.5)
+                for i, size in enumerate((10, 6))]
     torch.testing.assert_close(rows, torch.stack(expected))
     rows.sum().backward()
     assert output.grad.isfinite().all() and not output.grad[1, :, 6:].any()
