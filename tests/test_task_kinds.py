@@ -13,8 +13,8 @@ from mtcore.builtin.heads import Array, Frames, Linear
 from mtcore.builtin.losses import MeanAbsoluteError, MeanSquaredError
 from mtcore.builtin.metrics import Events, Multilabel
 from mtcore.errors import DataError, MtcoreError
-from mtcore.plugin import (Batch, Clip, Event, File, Lazy, ParameterError, Predictions, Reader, Representation, RepresentationShape,
-                           Statistics, Task, TrainingError, param)
+from mtcore.plugin import (Batch, Clip, Event, File, Lazy, ParameterError, Predictions, Reader, Representation,
+                           RepresentationShape, Statistics, Task, TrainingError, param)
 
 RATE = 1000
 SHAPE = RepresentationShape(6, 5, 4)
@@ -46,7 +46,8 @@ class Everything(Reader):
     folder: str = param("", help="where the task `clean` has its files; empty: it has arrays")
 
     def tasks(self, root):
-        known = [Task.binary("high"), Task.multiclass("height", ("low", "middle", "top")), Task.multilabel("tags", ("low", "odd")),
+        known = [Task.binary("high"), Task.multiclass("height", ("low", "middle", "top")),
+                 Task.multilabel("tags", ("low", "odd")),
                  Task.regression("pitch", "Hz"), Task.events("burst", ("burst",)), Task.array("clean", (1, None)),
                  Task.array("profile", (2, 3)), Task.none("again")]
         return [task for task in known if task.name in self.chosen]
@@ -126,7 +127,8 @@ def test_arrays_of_several_lengths_are_padded(make):
         assert torch.equal(one[:, :size], 2 * sound[:, :size]) and one[:, size:].isnan().all()
 
 
-@pytest.mark.parametrize("step", [{"use": "core.crop_or_pad", "length": 300, "where": "center"}, {"use": "core.crop_or_pad", "length": 800},
+@pytest.mark.parametrize("step", [{"use": "core.crop_or_pad", "length": 300, "where": "center"},
+                                  {"use": "core.crop_or_pad", "length": 800},
                                   {"use": "features.window", "length": 200, "hop": 150}])
 def test_an_array_follows_cuts(make, step):
     _, data = data_of(make, {"main": {"extractor": "core.waveform", "steps": [step]}})
@@ -168,7 +170,8 @@ def test_predicted_arrays_are_as_long_as_their_targets(make, steps, clips):
         assert np.array_equal(target, wanted[:, :target.shape[-1]])
     errors = np.concatenate([(d - t).ravel() for d, t in zip(found.decided, found.targets)]).astype(float)
     figures = {row["metric"]: row["value"] for row in run.folder.metrics("test") if row["checkpoint"] == "best"}
-    assert figures["mse"] == pytest.approx((errors ** 2).mean(), rel=1e-5) and figures["mae"] == pytest.approx(abs(errors).mean(), rel=1e-5)
+    assert figures["mse"] == pytest.approx((errors ** 2).mean(), rel=1e-5)
+    assert figures["mae"] == pytest.approx(abs(errors).mean(), rel=1e-5)
 
 
 # Thresholds -----------------------------------------------------------------------------------------------------------
@@ -244,13 +247,22 @@ def test_tuned_events_have_the_best_segments():
     assert found["f1_segment"] > figures(Frames())["f1_segment"]
 
 
+def test_tuned_events_know_that_a_step_has_moved_them():
+    task, scores = Task.events("e", "a"), np.full((1, 40), 0.1)
+    scores[0, 10:20] = 0.4  # from 1 s on, which a crop has moved there from 5 s
+    scores[0, 25:35] = 0.6
+    found = Predictions(task, ["1"], [scores], None, [[(5.0, 6.0, 0)]], 0.1, 0.05, moved=[(4.0, 1.0)])
+    assert Frames(tune=True).tuned(task, found).thresholds == [pytest.approx(0.25)]
+
+
 # All together ---------------------------------------------------------------------------------------------------------
 
 
 def test_all_kinds_in_one_run(make):
     names = ("high", "height", "tags", "pitch", "burst", "clean", "profile", "again")
     experiment = make(
-        datasets={"a": {"reader": Everything(chosen=names[:5] + names[-1:])}, "b": {"reader": Everything(chosen=names[3:], offset=36)}},
+        datasets={"a": {"reader": Everything(chosen=names[:5] + names[-1:])},
+                  "b": {"reader": Everything(chosen=names[3:], offset=36)}},
         inputs=WAVES, split={"folds": 1, "validation": 0.2, "test": 0.25},
         model={"trunk": {"use": "core.cnn1d", "channels": [8, 8], "kernel": 21, "stride": 1}},
         tasks={"again": {"head": {"use": "losses.reconstruction", "shape": [1, -1]}, "loss": "losses.reconstruction"},
@@ -269,14 +281,15 @@ def test_all_kinds_in_one_run(make):
     for row in run.folder.metrics("test"):
         if row["checkpoint"] == "last":
             found.setdefault(row["task"], {})[row["metric"]] = row["value"]
-    wanted = {"high": "accuracy", "height": "recall_macro", "tags": "f1_micro", "pitch": "mae", "burst": "f1_event", "clean": "si_sdr",
-              "profile": "mse", "again": "loss"}
+    wanted = {"high": "accuracy", "height": "recall_macro", "tags": "f1_micro", "pitch": "mae", "burst": "f1_event",
+              "clean": "si_sdr", "profile": "mse", "again": "loss"}
     assert all(np.isfinite(found[task][figure]) for task, figure in wanted.items())
     assert set(found["again"]) == {"loss"}
     assert found["pitch"]["r2"] > 0.5
     predictions, data = run.folder.load_predictions("last")["test"], run.data()
     for name in names:
-        labelled = [data.datasets[d].key(c) for d, c in data.clips("test") if name == "again" or name in data.encoded[data.datasets[d].name][c]]
+        labelled = [data.datasets[d].key(c) for d, c in data.clips("test")
+                    if name == "again" or name in data.encoded[data.datasets[d].name][c]]
         assert sorted(predictions[name].clips) == sorted(labelled)
     assert len(predictions["again"].clips) == len(data.clips("test")) > len(predictions["profile"].clips)
 

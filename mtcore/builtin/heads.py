@@ -16,7 +16,7 @@ __all__ = ["Array", "Frames", "Linear"]
 
 def best_threshold(scores: np.ndarray, true: np.ndarray, default: float) -> tuple[float, float]:
     """The highest F1 of one label and a score from which deciding gives it, half-way to the next lower one; 0 and `default` where
-    nothing is true. Scores [n] from 0 to 1."""
+    nothing true can be found. Scores [n] from 0 to 1."""
     order = np.argsort(-scores, kind="stable")
     scores, hits = scores[order], np.cumsum(true[order])
     if not true.any():
@@ -24,7 +24,7 @@ def best_threshold(scores: np.ndarray, true: np.ndarray, default: float) -> tupl
     below = np.append(scores[1:], 0.0)
     f1 = np.where(below < scores, 2 * hits / (np.arange(1, len(scores) + 1) + hits[-1]), 0)
     best = int(f1.argmax())
-    return float(f1[best]), float((scores[best] + below[best]) / 2)
+    return float(f1[best]), float((scores[best] + below[best]) / 2) if f1[best] else default
 
 
 class Over(nn.Module):
@@ -76,7 +76,7 @@ class Linear(Head):
     def tuned(self, task: Task, predictions: Predictions) -> Linear:
         if not self.tune or task.kind not in ("binary", "multilabel") or not predictions.clips:
             return self
-        scores, true = (np.reshape(values, (len(predictions.clips), -1)).T for values in (predictions.scores, predictions.targets))
+        scores, true = (np.reshape(one, (len(predictions.clips), -1)).T for one in (predictions.scores, predictions.targets))
         return replace(self, thresholds=[best_threshold(*pair, self.threshold)[1] for pair in zip(scores, true.astype(bool))])
 
 
@@ -97,7 +97,7 @@ class Frames(Head):
     kinds = ("events",)
     threshold: float = param(0.5, minimum=0, maximum=1, help="score from which a label is active in a frame")
     median: int = param(1, minimum=1, unit="frames", help="length of a median filter over active frames, odd; 1: none")
-    tune: bool = param(False, help="of each label the threshold and median with the highest F1 of 1 s segments on validation are taken")
+    tune: bool = param(False, help="each label takes threshold and median with the highest F1 of 1 s segments on validation")
     thresholds: list[float] = param([], help="of each label in place of `threshold`")
     medians: list[int] = param([], unit="frames", help="of each label in place of `median`")
 
@@ -117,17 +117,17 @@ class Frames(Head):
         """Per clip (onset frame, offset frame, label index), in order; the offset is the frame after the last active one."""
         thresholds = of_labels(self.thresholds, self.threshold, len(task.labels), task)[:, None]
         medians = of_labels(self.medians, self.median, len(task.labels), task)
-        return [self.events(np.stack([smoothed(row, median) for row, median in zip(clip >= thresholds, medians)])) for clip in scores]
+        return [self.events(np.stack([smoothed(*one) for one in zip(clip >= thresholds, medians)])) for clip in scores]
 
     def tuned(self, task: Task, predictions: Predictions) -> Frames:
-        """Thresholds are as good as any: a median of decisions is the decision of the median score, so of each segment the highest one
-        says from which threshold on it is active."""
+        """No threshold is better: a median of decisions is the decision of the median score, so the highest one in a segment says
+        from which threshold on it is active."""
         if not self.tune or not predictions.clips:
             return self
         best = [(-1.0, self.threshold, self.median)] * len(task.labels)
         for median in dict.fromkeys((self.median, *MEDIANS)):
             clips = zip(predictions.scores, predictions.targets, predictions.moved or [(0.0, 1.0)] * len(predictions.clips))
-            found = [segments(scores, events, median, predictions.hop, predictions.first, *moved) for scores, events, moved in clips]
+            found = [segments(*one, median, predictions.hop, predictions.first, *moved) for *one, moved in clips]
             scores, true = (np.concatenate(some, 1) for some in zip(*found))
             for label, known in enumerate(best):
                 f1, threshold = best_threshold(scores[label], true[label], self.threshold)
@@ -142,11 +142,13 @@ class Frames(Head):
 
 
 def smoothed(row: np.ndarray, median: int) -> np.ndarray:
-    return row if median == 1 else median_filter(row.astype(np.uint8) if row.dtype == bool else row, size=int(median), mode="nearest")
+    row = row.astype(np.uint8) if row.dtype == bool else row
+    return row if median == 1 else median_filter(row, size=int(median), mode="nearest")
 
 
-def segments(scores: np.ndarray, events: list, median: int, hop: float, first: float, by: float, speed: float) -> tuple[np.ndarray, np.ndarray]:
-    """Of a clip's segments, [labels, segments]: the highest of the frames' filtered scores in each, and which an event touches."""
+def segments(scores: np.ndarray, events: list, median: int, hop: float, first: float, by: float, speed: float
+             ) -> tuple[np.ndarray, np.ndarray]:
+    """Of a clip's segments, [labels, segments]: the highest of the frames' filtered scores, and whether an event touches it."""
     edges = (np.maximum(0, first + (np.arange(scores.shape[1] + 1) - 0.5) * hop) / speed + by) / SEGMENT
     begin, end = np.floor(edges[:-1]).astype(int), np.ceil(edges[1:]).astype(int)
     size = max([int(np.ceil(offset / SEGMENT)) for _, offset, _ in events] + [*end[-1:], 0])
@@ -163,23 +165,24 @@ def segments(scores: np.ndarray, events: list, median: int, hop: float, first: f
 
 @dataclass(frozen=True, kw_only=True)
 class Array(Head):
-    """Linear map of the vector to an array of the task's shape; where its last size is None, of every frame to the others, repeated for
-    each input frame that it stands for."""
+    """Linear map of the vector to an array of the task's shape; where its last size is None, of every frame to the others,
+    repeated for each input frame that it stands for."""
 
     kinds = ("array",)
 
     def build(self, task: Task, shape: RepresentationShape) -> nn.Module:
         sizes = task.shape and task.shape[:-1] if task.framed else task.shape
         if sizes is None or None in sizes:
-            raise ParameterError(f"task {task.name}: the head array needs a shape that is known but for a None as the last size, found "
-                                 f"{task.shape}; declare it in the reader, or name another head")
+            raise ParameterError(f"task {task.name}: the head array needs a shape that is known but for a None as the last size, "
+                                 f"found {task.shape}; declare it in the reader, or name another head")
         folded = nn.Unflatten(1, sizes) if sizes else nn.Flatten(1 if task.framed else 0)
         if not task.framed:
             return Over("vector", nn.Sequential(nn.Linear(shape.vector, math.prod(sizes)), folded))
         if shape.frames is None:
-            raise ParameterError(f"task {task.name}: an array with frames needs a trunk that gives frames, and this one gives a vector only; "
-                                 "use a convolutional or recurrent trunk")
-        return Over("frames", nn.Sequential(nn.Conv1d(shape.frames, math.prod(sizes), 1), nn.Upsample(scale_factor=shape.stride), folded))
+            raise ParameterError(f"task {task.name}: an array with frames needs a trunk that gives frames, and this one "
+                                 "gives a vector only; use a convolutional or recurrent trunk")
+        layer, repeated = nn.Conv1d(shape.frames, math.prod(sizes), 1), nn.Upsample(scale_factor=shape.stride)
+        return Over("frames", nn.Sequential(layer, repeated, folded))
 
     def decide(self, task: Task, scores: list[np.ndarray]) -> list[np.ndarray]:
         return scores

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mtcore.plugin import Batch, Head, Loss, ParameterError, Representation, RepresentationShape, Statistics, Task, TrainingError, param
+from mtcore.plugin import (Batch, Head, Loss, ParameterError, Representation, RepresentationShape, Statistics, Task,
+                           TrainingError, param)
 
 __all__ = ["Reconstruction", "ReconstructionError", "SiSdr"]
 
@@ -21,18 +22,19 @@ def alike(output: Tensor, wanted: Tensor, task: Task, instead: str) -> Tensor:
     """The output without the frames that a last, partly filled one of the network brings."""
     output = output[..., :wanted.shape[-1]]
     if output.shape != wanted.shape:
-        raise TrainingError(f"task {task.name}: expected an output of shape {tuple(wanted.shape)}, found {tuple(output.shape)}; {instead}")
+        raise TrainingError(f"task {task.name}: expected an output of shape {tuple(wanted.shape)}, found {tuple(output.shape)}; "
+                            + instead)
     return output
 
 
 @dataclass(frozen=True, kw_only=True)
 class SiSdr(Loss):
     """Scale-invariant signal-to-distortion ratio in dB, negative, after Le Roux et al. (2019), SDR - half-baked or well done?,
-    https://arxiv.org/abs/1811.02508. A signal is an array's last dimension, of which the mean over a row's signals is taken; padding
-    counts nothing. The scale of the output is free, so scores are right up to a factor."""
+    https://arxiv.org/abs/1811.02508. A signal is an array's last dimension; a row's value is the mean over its signals, and
+    padding counts nothing. The scale of the output is free, so scores are right up to a factor."""
 
     kinds = ("array",)
-    floor: float = param(1e-8, minimum=1e-12, help="energy that is added to target and distortion, so that silence costs no infinity")
+    floor: float = param(1e-8, minimum=1e-12, help="added to the energies, so that silence costs no infinity")
 
     def build(self, task: Task, statistics: Statistics) -> Rows:
         def rows(output: Tensor, target: Tensor, batch: Batch) -> Tensor:
@@ -53,15 +55,16 @@ class Reconstruction(Head):
     input frame that it stands for. What it gives is for the loss alone: predictions hold nothing of it."""
 
     kinds = ("none",)
-    shape: list[int] = param(help="of the input that is to be given back, such as [1, 64, 100]; -1 in place of frames that differ")
+    shape: list[int] = param(help="of the input that is to be given back, such as [1, 64, 100]; -1 for frames that differ")
 
     def build(self, task: Task, shape: RepresentationShape) -> nn.Module:
         framed, sizes = self.shape[-1:] == [-1], [size for size in self.shape if size > 0]
         if not self.shape or len(sizes) + framed < len(self.shape):
-            raise ParameterError(f"task {task.name}: expected shape = […] of positive sizes, the last one may be -1, found {self.shape}")
+            raise ParameterError(f"task {task.name}: expected shape = […] of positive sizes, the last one may be -1, found "
+                                 f"{self.shape}")
         if framed and shape.frames is None:
-            raise ParameterError(f"task {task.name}: -1 as the last size needs a trunk that gives frames, and this one gives a vector only; "
-                                 "write the number of frames")
+            raise ParameterError(f"task {task.name}: -1 as the last size needs a trunk that gives frames, and this one gives a "
+                                 "vector only; write the number of frames")
         if framed:
             return Again(nn.Conv1d(shape.frames, math.prod(sizes), 1), "frames", sizes)
         return Again(nn.Linear(shape.vector, math.prod(sizes)), "vector", sizes)
@@ -89,8 +92,8 @@ class Again(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class ReconstructionError(Loss):
-    """Mean squared difference between the output and an input of the same row, as the chain gives it to the trunks; padding counts
-    nothing."""
+    """Mean squared difference between the output and an input of the same row, as the chain gives it to the trunks; padding
+    counts nothing."""
 
     kinds = ("none",)
     input: str = param("main", help="name of the input that is to be given back")
@@ -98,8 +101,8 @@ class ReconstructionError(Loss):
     def build(self, task: Task, statistics: Statistics) -> Rows:
         def rows(output: Tensor, target: Tensor, batch: Batch) -> Tensor:
             if self.input not in batch.inputs:
-                raise TrainingError(f"task {task.name}: expected one of the inputs {', '.join(batch.inputs)}, found {self.input!r}; "
-                                    f"set tasks.{task.name}.loss.input")
+                raise TrainingError(f"task {task.name}: expected one of the inputs {', '.join(batch.inputs)}, found "
+                                    f"{self.input!r}; set tasks.{task.name}.loss.input")
             own = batch.rows[task.name]
             wanted = batch.inputs[self.input][own]
             output = alike(output, wanted, task, f"set the head's shape to that of the input, {list(wanted.shape[1:])}")

@@ -12,7 +12,8 @@ def mtcore_register_losses():
     yield LossSpec("arcface", "mtcore_losses.angular:ArcFace", "Softmax of cosines with an angular margin, for the head cosine")
     yield LossSpec("huber", "mtcore_losses.regression:Huber", "Squared near, absolute far from the target")
     yield LossSpec("si_sdr", "mtcore_losses.arrays:SiSdr", "Scale-invariant signal-to-distortion ratio of arrays, negative")
-    yield LossSpec("reconstruction", "mtcore_losses.arrays:ReconstructionError", "Squared difference from an input, for tasks without a target")
+    yield LossSpec("reconstruction", "mtcore_losses.arrays:ReconstructionError",
+                   "Squared difference from an input, for tasks without a target")
     yield LossSpec("ccc", "mtcore_losses.regression:Concordance", "1 - concordance correlation coefficient of the batch")
     yield LossSpec("distill", "mtcore_losses.distillation:Distill", "From a teacher's outputs besides the labels (Hinton 2015)")
     yield LossSpec("contrastive", "mtcore_losses.contrastive:Contrastive",

@@ -26,16 +26,19 @@ def check_shape(output: Tensor, target: Tensor, task: Task) -> None:
 @dataclass(frozen=True, kw_only=True)
 class Huber(Loss):
     """Half the squared difference up to delta, beyond it delta * (difference - delta / 2), after Huber (1964), Robust estimation
-    of a location parameter; of arrays the mean over all but the first dimension."""
+    of a location parameter; of arrays the mean over all values that are not padding."""
 
     kinds = ("regression", "array")
     delta: float = param(1.0, minimum=1e-6, help="where it turns linear; of regression in deviations of the training part")
 
     def build(self, task: Task, statistics: Statistics) -> Rows:
         def rows(output: Tensor, target: Tensor, batch: Batch) -> Tensor:
+            output = output[..., :target.shape[-1]] if task.framed else output
             check_shape(output, target, task)
+            there = ~target.isnan()
+            output, target = torch.where(there, output, 0.0), torch.where(there, target, 0.0)
             values = F.huber_loss(output, target, reduction="none", delta=self.delta)
-            return values.flatten(1).mean(1) if values.dim() > 1 else values
+            return values.flatten(1).sum(1) / there.flatten(1).sum(1).clamp(min=1) if values.dim() > 1 else values
 
         return rows
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from mtcore_losses.arrays import Reconstruction, ReconstructionError, SiSdr
+from mtcore_losses.regression import Huber
 
 from mtcore.plugin import Batch, ParameterError, Representation, RepresentationShape, Statistics, Task, TrainingError
 
@@ -29,7 +30,8 @@ def test_si_sdr_is_its_formula_whatever_the_scale_and_the_padding(scale):
     expected = [-np.mean([si_sdr(t[:size], o[:size]) for t, o in zip(*pair)]) for *pair, size in zip(target, output, lengths)]
     for row, size in enumerate(lengths):
         target[row, :, size:] = np.nan
-    output = torch.tensor(np.pad(output, ((0, 0), (0, 0), (0, 2)), constant_values=9.0), requires_grad=True)  # a last frame, partly filled
+    more = ((0, 0), (0, 0), (0, 2))  # of a last frame, partly filled
+    output = torch.tensor(np.pad(output, more, constant_values=9.0), requires_grad=True)
     rows = rows_of(SiSdr(), ARRAY, output, torch.tensor(target))
     np.testing.assert_allclose(rows.detach(), expected, rtol=1e-5)
     rows.sum().backward()
@@ -48,6 +50,17 @@ def test_si_sdr_of_copies_and_silence_is_finite_and_teaches_finitely():
         rows_of(SiSdr(), ARRAY, sound[:, :1], sound)
 
 
+def test_huber_leaves_padding_out():
+    output, target = torch.randn(2, 2, 12, generator=torch.Generator().manual_seed(0), requires_grad=True), torch.zeros(2, 2, 10)
+    target[1, :, 6:] = torch.nan
+    rows = rows_of(Huber(delta=0.5), ARRAY, output, target)
+    expected = [torch.nn.functional.huber_loss(output[i, :, :size], target[i, :, :size], delta=0.5)
+                for i, size in enumerate((10, 6))]
+    torch.testing.assert_close(rows, torch.stack(expected))
+    rows.sum().backward()
+    assert output.grad.isfinite().all() and not output.grad[1, :, 6:].any()
+
+
 @pytest.mark.parametrize("sizes, expected", [([1, 3, -1], (2, 1, 3, 40)), ([3, 7], (2, 3, 7)), ([5], (2, 5))])
 def test_a_reconstruction_has_the_inputs_shape_and_leaves_no_predictions(sizes, expected):
     head = Reconstruction(shape=sizes)
@@ -55,8 +68,9 @@ def test_a_reconstruction_has_the_inputs_shape_and_leaves_no_predictions(sizes, 
     assert tuple(output.shape) == expected and tuple(head.scores(NONE, output).shape) == (2, 0)
 
 
-@pytest.mark.parametrize("sizes, shape, message", [([], SHAPE, "expected shape"), ([-1, 3], SHAPE, "the last one may be -1"),
-                                                   ([0, 3], SHAPE, "positive sizes"), ([3, -1], RepresentationShape(6), "trunk that gives frames")])
+@pytest.mark.parametrize("sizes, shape, message", [
+    ([], SHAPE, "expected shape"), ([-1, 3], SHAPE, "the last one may be -1"), ([0, 3], SHAPE, "positive sizes"),
+    ([3, -1], RepresentationShape(6), "trunk that gives frames")])
 def test_shapes_that_a_reconstruction_cannot_have(sizes, shape, message):
     with pytest.raises(ParameterError, match=message):
         Reconstruction(shape=sizes).build(NONE, shape)
@@ -79,4 +93,5 @@ def test_a_reconstruction_is_compared_with_its_own_rows_up_to_their_ends(own):
 
 def test_an_input_that_is_not_there_is_named():
     with pytest.raises(TrainingError, match="expected one of the inputs spec, found 'main'; set tasks.x.loss.input"):
-        rows_of(ReconstructionError(), NONE, torch.zeros(1, 1), None, Batch({"spec": torch.zeros(1, 1)}, {}, {"x": slice(0, 1)}, ["a"]))
+        rows_of(ReconstructionError(), NONE, torch.zeros(1, 1), None,
+                Batch({"spec": torch.zeros(1, 1)}, {}, {"x": slice(0, 1)}, ["a"]))

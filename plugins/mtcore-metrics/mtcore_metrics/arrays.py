@@ -13,10 +13,10 @@ __all__ = ["SiSdr"]
 
 @dataclass(frozen=True, kw_only=True)
 class SiSdr(Metric):
-    """Scale-invariant signal-to-distortion ratio in dB, mean over clips, after Le Roux et al. (2019), SDR - half-baked or well done?,
-    https://arxiv.org/abs/1811.02508: the energy of the target, scaled to lie nearest to what was given, over that of the rest. A
-    signal is an array's last dimension; a clip with several has the mean of theirs. Each figure lies between -`limit` and `limit`,
-    so that an exact copy or silence does not make the mean infinite; silent targets are left out."""
+    """Scale-invariant signal-to-distortion ratio in dB, mean over clips, after Le Roux et al. (2019), SDR - half-baked or well
+    done?, https://arxiv.org/abs/1811.02508: the energy of the target, scaled to lie nearest to what was given, over that of the
+    rest. A signal is an array's last dimension; a clip with several has the mean of theirs. Each figure lies between -`limit` and
+    `limit`, so that an exact copy or silence does not make the mean infinite; silent targets are left out."""
 
     kinds = ("array",)
     primary = "si_sdr"

@@ -1,10 +1,10 @@
-"""Decided events against true ones, event by event or segment by segment (Mesaros, Heittola & Virtanen 2016, Metrics for polyphonic
-sound event detection, Applied Sciences 6). The figures are those of sed_eval.
+"""Decided events against true ones, event by event or segment by segment (Mesaros, Heittola & Virtanen 2016, Metrics for
+polyphonic sound event detection, Applied Sciences 6). The figures are those of sed_eval.
 
 Both count per label what is `true`, what is `decided` and the `hits`, and over all labels the errors: a substitution is something
-true that was missed where something of another label was decided, a deletion what is missed otherwise, an insertion what is decided
-otherwise; all are shares of what is true. A label that the tested clips lack has no figures and is left out of macro means. A label
-that training lacked counts as never decided. Events are (onset s, offset s, label index).
+true that was missed where something of another label was decided, a deletion what is missed otherwise, an insertion what is
+decided otherwise; all are shares of what is true. A label that the tested clips lack has no figures and is left out of macro
+means. A label that training lacked counts as never decided. Events are (onset s, offset s, label index).
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ class Counts(Measure):
             return found
         rates = dict(zip(("substitution", "deletion", "insertion"), self.errors / total[2]))
         found |= {f"error_rate_{of}": sum(rates.values())} | {f"{name}_rate_{of}": rate for name, rate in rates.items()}
-        by_label = [{**ratios(*self.labels[:, one]), "error_rate": (true + decided - 2 * hits)[one] / true[one]} for one in tested]
+        wrong = true + decided - 2 * hits
+        by_label = [{**ratios(*self.labels[:, one]), "error_rate": wrong[one] / true[one]} for one in tested]
         for name in by_label[0]:
             found[f"{name}_{of}_macro"] = np.mean([one[name] for one in by_label])
             found |= {f"{name}_{of}/{self.task.labels[label]}": one[name] for label, one in zip(tested, by_label)}
@@ -70,7 +71,7 @@ class Counts(Measure):
 
 
 def ratios(hits: int, decided: int, true: int) -> dict[str, float]:
-    """F1, precision (0 where nothing is decided) and recall; none where nothing is true, but F1 is 0 if something is decided then."""
+    """F1, precision (0 where nothing is decided) and recall; where nothing is true, F1 alone, if something is decided."""
     found = {"f1": 2 * hits / (decided + true)} if decided + true else {}
     return found | ({"precision": hits / max(decided, 1), "recall": hits / true} if true else {})
 
@@ -79,21 +80,23 @@ def ratios(hits: int, decided: int, true: int) -> dict[str, float]:
 class EventBased(Detection):
     """F1, precision, recall and error rate of whole events, over all labels, per label and their mean (`_macro`).
 
-    A decided event is a hit if it has the label of a true one, begins within the collar of its onset, and ends within the collar or
-    the share of the true event's length of its offset; the pairs are as many as can be made.
+    A decided event is a hit if it has the label of a true one, begins within the collar of its onset, and ends within the collar
+    or the share of the true event's length of its offset; the pairs are as many as can be made.
     """
 
     primary = "f1_event"
-    lower = ("error_rate_event", "error_rate_event_macro", "substitution_rate_event", "deletion_rate_event", "insertion_rate_event")
+    lower = ("error_rate_event", "error_rate_event_macro", "substitution_rate_event", "deletion_rate_event",
+             "insertion_rate_event")
     of = "event"
     collar: float = param(0.2, help="by which onset and offset may be missed", unit="s", minimum=1e-6)
-    share: float = param(0.2, help="of the true event's length by which its offset may be missed, if that is more", minimum=0, maximum=1)
+    share: float = param(0.2, help="of the true length by which an offset may be missed, if that is more", minimum=0, maximum=1)
     evaluate_onset: bool = param(True, help="onsets must match")
     evaluate_offset: bool = param(True, help="offsets must match")
 
     def build(self, task: Task) -> Measure:
         if not (self.evaluate_onset or self.evaluate_offset):
-            raise ParameterError("metrics.event_based: expected onsets or offsets to be evaluated, found neither; set one to true")
+            raise ParameterError("metrics.event_based: expected onsets or offsets to be evaluated, found neither; set one to "
+                                 "true")
         return super().build(task)
 
     def count(self, true: Events, decided: Events, labels: int) -> tuple[np.ndarray, np.ndarray]:
@@ -146,8 +149,8 @@ def matched(able: np.ndarray) -> dict[int, int]:
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentBased(Detection):
-    """F1, precision, recall and error rate of segments, over all labels, per label and their mean (`_macro`): more than the core's
-    `events`, which gives the first and the last of them. An event counts in every segment that it touches."""
+    """F1, precision, recall and error rate of segments, over all labels, per label and their mean (`_macro`): more than the
+    core's `events`, which gives the first and the last of them. An event counts in every segment that it touches."""
 
     primary = "f1_segment"
     lower = ("error_rate_segment", "error_rate_segment_macro", "substitution_rate_segment", "deletion_rate_segment",

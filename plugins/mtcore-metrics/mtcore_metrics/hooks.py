@@ -17,6 +17,6 @@ def mtcore_register_metrics():
     yield MetricSpec("log_loss", "mtcore_metrics.probability:LogLoss", "Mean negative log-probability of what is true")
     yield MetricSpec("ece", "mtcore_metrics.probability:CalibrationError", "Expected calibration error")
     yield MetricSpec("event_based", "mtcore_metrics.detection:EventBased", "F1, precision, recall, error rate of whole events")
-    yield MetricSpec("segment_based", "mtcore_metrics.detection:SegmentBased", "The same of segments, with the parts of the error rate")
+    yield MetricSpec("segment_based", "mtcore_metrics.detection:SegmentBased", "The same of segments of one length")
     yield MetricSpec("si_sdr", "mtcore_metrics.arrays:SiSdr", "Scale-invariant signal-to-distortion ratio in dB")
     yield MetricSpec("psds", "mtcore_metrics.events:Psds", "Polyphonic sound detection score; needs the extra psds")

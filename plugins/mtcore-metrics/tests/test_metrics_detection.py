@@ -26,7 +26,8 @@ with warnings.catch_warnings():
 LABELS = ("a", "b", "c")
 TASK = Task.events("e", LABELS)
 times = st.integers(0, 40).map(lambda tenths: tenths / 10)
-listed = st.lists(st.tuples(times, st.integers(1, 30), st.integers(0, 2)).map(lambda e: (e[0], e[0] + e[1] / 10, e[2])), max_size=5)
+one = st.tuples(times, st.integers(1, 30), st.integers(0, 2)).map(lambda event: (event[0], event[0] + event[1] / 10, event[2]))
+listed = st.lists(one, max_size=5)
 clips = st.lists(st.tuples(listed, listed), min_size=1, max_size=4)
 few = settings(max_examples=60, deadline=None)
 
@@ -67,7 +68,8 @@ def judged(reference, pairs):
 
 
 @few
-@given(clips, st.sampled_from([(True, True), (True, False), (False, True)]), st.sampled_from([(0.2, 0.2), (0.5, 0.5), (0.1, 0.0)]))
+@given(clips, st.sampled_from([(True, True), (True, False), (False, True)]),
+       st.sampled_from([(0.2, 0.2), (0.5, 0.5), (0.1, 0.0)]))
 @example([([], [])], (True, True), (0.2, 0.2))
 @example([([], [(0.0, 1.0, 1)])], (True, True), (0.2, 0.2))
 @example([([(0.0, 1.0, 1)], [])], (True, True), (0.2, 0.2))
@@ -142,7 +144,7 @@ def test_si_sdr_is_its_formula_and_forgets_the_scale():
     for scale in (1, 7.5, -0.1):
         assert figures(SiSdr(), arrays(targets, [scale * one for one in found])) == pytest.approx({"si_sdr": np.mean(expected)})
     moved = arrays([target + 3 for target in targets], found)
-    centred = arrays([target - target.mean(1, keepdims=True) for target in targets], [e - e.mean(1, keepdims=True) for e in found])
+    centred = arrays(*([signal - signal.mean(1, keepdims=True) for signal in signals] for signals in (targets, found)))
     assert figures(SiSdr(zero_mean=True), moved) == pytest.approx(figures(SiSdr(), centred))
 
 
