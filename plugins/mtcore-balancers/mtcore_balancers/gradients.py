@@ -99,6 +99,10 @@ class OfGradients(Keeping):
 class ByGramian(OfGradients):
     """Methods whose direction is a weighted sum of the tasks' gradients, with weights that follow from their inner products."""
 
+    def __init__(self, weights: Mapping[str, float]):
+        super().__init__(weights)
+        self.kept_gradients: dict[Tensor, Tensor] = {}
+
     def solve(self, gramian: np.ndarray, present: list[int]) -> np.ndarray:
         """Weights [n] from J J^T, float64 [n, n]."""
         raise NotImplementedError
@@ -120,7 +124,7 @@ class ByGramian(OfGradients):
         own = {self.index[task]: loss for task, loss in losses.items()}
         factors = {self.index[task]: self.weights[task] for task in losses}
         owned = {self.index[task]: rows[task] for task in losses if task in rows}
-        return one_pass(own, factors, shared, representation, owned, self.solved)
+        return one_pass(own, factors, shared, representation, owned, self.solved, self.kept_gradients)
 
 
 def simplex(values: np.ndarray, mass: float = 1.0) -> np.ndarray:
