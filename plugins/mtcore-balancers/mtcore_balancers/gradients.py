@@ -6,6 +6,7 @@ update's micro-batches. Heads keep their own task's plain gradient. A task that 
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Any, Mapping
 
 import numpy as np
@@ -109,11 +110,12 @@ class ByGramian(OfGradients):
 
     def solved(self, gramian: np.ndarray, present: list[int]) -> np.ndarray:
         weights = self.solve(gramian, present)
-        if not np.isfinite(weights).all():
+        values = weights.tolist()
+        if not all(map(isfinite, values)):
             norms = ", ".join(f"{self.tasks[i]} {norm:.3g}" for i, norm in zip(present, np.sqrt(gramian.diagonal())))
             raise TrainingError(f"{type(self).__name__} found no finite weights for gradients of these norms: {norms}; lower the "
                                 "learning rate, or choose another train.balancer")
-        self.note(present, weights)
+        self.note(present, values)
         return weights
 
     def direction(self, jacobian, present):
