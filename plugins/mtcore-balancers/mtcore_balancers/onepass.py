@@ -44,7 +44,7 @@ def linear_layers(vectors: Iterable[Tensor], shared: Sequence[Tensor]) -> tuple[
         name, before = node.name(), [one for one, _ in node.next_functions]
         if name == "AddmmBackward0":
             bias, weight = leaf(before[0]), leaf(before[2])
-            plain = before[2].name() == "TBackward0" and (node._saved_alpha, node._saved_beta) == (1, 1)
+            plain = before[2].name() == "TBackward0" and node._saved_alpha == node._saved_beta == 1
             if bias is None or weight is None or not plain:
                 return [], seen
             found.append((node, weight, bias))
@@ -71,14 +71,16 @@ def other_leaves(losses: Iterable[Tensor], seen: set) -> list[Tensor]:
     return found
 
 
-def membership(rows: Sequence[Any], like: Tensor) -> Tensor | None:
+def membership(rows: Sequence[Any], size: int) -> list[list[float]] | None:
     """[tasks, size], 1 where the task has the row; None where a row has several tasks."""
-    size = len(like)
-    owned = [list(range(size)[one]) if isinstance(one, slice) else one.tolist() for one in rows]
-    places = [number * size + row for number, one in enumerate(owned) for row in one]
-    if len({place % size for place in places}) < len(places):
-        return None
-    return like.new_zeros(len(owned) * size).index_fill_(0, torch.tensor(places, device=like.device), 1).view(-1, size)
+    lines, owned = [], []
+    for one in rows:
+        line, own = [0.0] * size, range(size)[one] if isinstance(one, slice) else one.tolist()
+        for row in own:
+            line[row] = 1.0
+        lines.append(line)
+        owned += own
+    return lines if len(set(owned)) == len(owned) else None
 
 
 def one_pass(losses: Mapping[int, Tensor], factors: Mapping[int, float], shared: Sequence[Tensor], representation: Any,
@@ -92,8 +94,8 @@ def one_pass(losses: Mapping[int, Tensor], factors: Mapping[int, float], shared:
     if not all(isinstance(one, Representation) and one.frames is None for one in representation.values()):
         return False
     vectors = [one.vector for one in representation.values()]
-    member = membership([rows[i] for i in present], shared[0].new_empty(len(vectors[0]))) if shared else None
-    layers, seen = linear_layers(vectors, shared) if member is not None else ([], set())
+    apart = membership([rows[i] for i in present], len(vectors[0]))
+    layers, seen = linear_layers(vectors, shared) if apart is not None else ([], set())
     if not layers or any(len(node._saved_mat1) != len(vectors[0]) for node, _, _ in layers):
         return False
     heads, own = other_leaves(losses.values(), seen), set(map(id, shared))
@@ -105,6 +107,7 @@ def one_pass(losses: Mapping[int, Tensor], factors: Mapping[int, float], shared:
     for parameter, gradient in zip(heads, found[len(layers):]):
         parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
     slopes = [d.to(h.dtype) for d, h in zip(found, inputs)]
+    member = inputs[0].new_tensor(apart)
     one, products = member.new_ones(1, 1), member.new_zeros(member.shape[1], member.shape[1])
     for d, h in zip(slopes, inputs):
         products.addcmul_(d @ d.T, torch.addmm(one, h, h.T))
