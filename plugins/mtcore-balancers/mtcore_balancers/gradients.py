@@ -6,6 +6,7 @@ update's micro-batches. Heads keep their own task's plain gradient. A task that 
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Any, Mapping
 
 import numpy as np
@@ -99,17 +100,22 @@ class OfGradients(Keeping):
 class ByGramian(OfGradients):
     """Methods whose direction is a weighted sum of the tasks' gradients, with weights that follow from their inner products."""
 
+    def __init__(self, weights: Mapping[str, float]):
+        super().__init__(weights)
+        self.kept_gradients: dict[Tensor, Tensor] = {}
+
     def solve(self, gramian: np.ndarray, present: list[int]) -> np.ndarray:
         """Weights [n] from J J^T, float64 [n, n]."""
         raise NotImplementedError
 
     def solved(self, gramian: np.ndarray, present: list[int]) -> np.ndarray:
         weights = self.solve(gramian, present)
-        if not np.isfinite(weights).all():
+        values = weights.tolist()
+        if not all(map(isfinite, values)):
             norms = ", ".join(f"{self.tasks[i]} {norm:.3g}" for i, norm in zip(present, np.sqrt(gramian.diagonal())))
             raise TrainingError(f"{type(self).__name__} found no finite weights for gradients of these norms: {norms}; lower the "
                                 "learning rate, or choose another train.balancer")
-        self.note(present, weights)
+        self.note(present, values)
         return weights
 
     def direction(self, jacobian, present):
@@ -120,7 +126,7 @@ class ByGramian(OfGradients):
         own = {self.index[task]: loss for task, loss in losses.items()}
         factors = {self.index[task]: self.weights[task] for task in losses}
         owned = {self.index[task]: rows[task] for task in losses if task in rows}
-        return one_pass(own, factors, shared, representation, owned, self.solved)
+        return one_pass(own, factors, shared, representation, owned, self.solved, self.kept_gradients)
 
 
 def simplex(values: np.ndarray, mass: float = 1.0) -> np.ndarray:

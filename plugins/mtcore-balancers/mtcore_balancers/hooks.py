@@ -15,15 +15,15 @@ LOSSES = {
     "Famo": ("famo", "All losses fall at one rate, without the tasks' gradients (Liu 2023)"),
 }
 TORCHJD = {
-    "PcGrad": ("pcgrad", "Each gradient without what opposes another (Yu 2020)"),
     "GradDrop": ("graddrop", "Each value from gradients of one drawn sign (Chen 2020)"),
+}
+GRAMIAN = {
+    "PcGrad": ("pcgrad", "Each gradient without what opposes another (Yu 2020)"),
     "AlignedMtl": ("aligned_mtl", "Gradients made orthogonal and of one length (Senushkin 2023)"),
     "ImtlG": ("imtl_g", "Equal projections on all gradients (Liu 2021)"),
     "FairGrad": ("fairgrad", "Alpha-fair progress of the tasks (Ban 2024)"),
     "UpGrad": ("upgrad", "Each gradient projected on the cone that harms no task, averaged (Quinton 2024)"),
     "DualProj": ("dualproj", "The mean gradient projected on the cone that harms no task (Lopez-Paz 2017)"),
-}
-GRAMIAN = {
     "Mgda": ("mgda", "The shortest convex combination of the gradients (Sener 2018)"),
     "CaGrad": ("cagrad", "Near the mean gradient, the best for the worst task (Liu 2021)"),
     "Config": ("config", "Equal angles to all gradients (Liu 2024)"),

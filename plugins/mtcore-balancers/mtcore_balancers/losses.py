@@ -50,7 +50,7 @@ class Factored(Keeping):
         if last:
             seen = self.anywhere(self.seen)
             total, self.seen = total + self.penalty(seen) / self.processes, None
-            self.note(seen, factors.detach().numpy()[seen])
+            self.note(seen, factors.detach()[seen].tolist())
         if isinstance(total, Tensor):
             total.backward()
 
@@ -186,7 +186,7 @@ class Joint(Keeping):
             raise TrainingError(f"this balancer takes logarithms of losses, found below 0: {', '.join(wrong)}; choose a loss "
                                 "that is never negative, or another train.balancer")
         [slopes] = torch.autograd.grad(self.objective(values.requires_grad_(), present), values)
-        self.note(present, slopes.numpy(force=True))
+        self.note(present, slopes.tolist())
         if held:
             torch.autograd.backward(list(held.values()), [slopes[present.index(i)].to(loss) for i, loss in held.items()])
 

@@ -42,7 +42,7 @@ class Corrected(Tracked):
         gramian = (mean @ mean.T).double().numpy()
         new = torch.from_numpy(simplex(old - self.gamma * (gramian @ old + self.rho * old), old.sum()))
         self.state["weights"][present] = new
-        self.note(present, new.numpy())
+        self.note(present, new.tolist())
         return new.to(mean.dtype) @ mean
 
 
@@ -73,7 +73,7 @@ class Dual(Tracked):
         mean = self.average(logarithmic, present, share)
         norms = mean.norm(dim=1)
         weights = norms.max() / norms.clamp_min(1e-12)
-        self.note(present, weights.numpy(force=True))
+        self.note(present, weights.tolist())
         return weights @ mean
 
 
@@ -109,7 +109,7 @@ class Excess(OfGradients):
         new = old * torch.exp(self.step * (risk / first[present] - (risk / first[present]).max()))
         new = new * old.sum() / new.sum()
         self.state["weights"][present] = new
-        self.note(present, new.numpy())
+        self.note(present, new.tolist())
         return new.to(jacobian.dtype) @ jacobian
 
 

@@ -1,20 +1,134 @@
-"""Methods of the Gramian G = J J^T that torchjd lacks, solves with a heavy solver, or whose state it forgets. g_k is row k of
-J."""
+"""Methods of the Gramian G = J J^T. g_k is row k of J. torchjd has most of them; here they cost no more than an update can bear,
+and keep their state."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import add, mul
 from typing import Mapping
 
 import numpy as np
 import torch
-from scipy.optimize import minimize, nnls
+from scipy.optimize import brentq, nnls
 
 from mtcore.plugin import Balancer, Balancing, ExperimentError, param
 
 from .gradients import ByGramian
 
-__all__ = ["CaGrad", "Config", "CrMogm", "GradNorm", "GradVac", "Mgda", "NashMtl", "OnSimplex", "Pcd"]
+__all__ = ["AlignedMtl", "CaGrad", "Config", "CrMogm", "DualProj", "FairGrad", "GradNorm", "GradVac", "ImtlG", "Mgda", "NashMtl", "OnSimplex",
+           "PcGrad", "Pcd", "UpGrad"]
+
+
+def root(gramian: np.ndarray) -> np.ndarray:
+    """R [n, n] with R^T R = G: its columns have the inner products of the gradients."""
+    values, vectors = np.linalg.eigh(gramian)
+    return np.sqrt(np.maximum(values, 0))[:, None] * vectors.T
+
+
+def spectrum(gramian: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues [r] above rounding and their vectors [n, r]."""
+    values, vectors = np.linalg.eigh(gramian)
+    large = values > values[-1] * len(values) * np.finfo(float).eps
+    return values[large], vectors[:, large]
+
+
+class Surgery(ByGramian):
+    def solve(self, gramian, present):
+        rows, made, n = gramian.tolist(), [0.0] * len(present), len(present)
+        for i in range(n):
+            one = [float(i == j) for j in range(n)]
+            for j in torch.randperm(n).tolist():
+                inner = sum(map(mul, rows[j], one))
+                if j != i and inner < 0:
+                    one[j] -= inner / rows[j][j]
+            made = list(map(add, made, one))
+        return np.array(made)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PcGrad(Balancer):
+    """Each gradient, made orthogonal to each other one that it opposes, in drawn order; their sum (Yu et al. 2020, "Gradient
+    surgery for multi-task learning", algorithm 1)."""
+
+    def build(self, weights: Mapping[str, float]) -> Balancing:
+        return Surgery(weights)
+
+
+class Aligned(ByGramian):
+    def __init__(self, weights: Mapping[str, float], scale: str):
+        super().__init__(weights)
+        self.length = {"min": np.min, "median": lambda found: found[(len(found) - 1) // 2], "rmse": np.mean}[scale]
+
+    def solve(self, gramian, present):
+        values, vectors = spectrum(gramian)
+        if not len(values):
+            return np.full(len(present), 1 / len(present))
+        return vectors @ (vectors.mean(0) * np.sqrt(self.length(values) / values))
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignedMtl(Balancer):
+    """The mean of the gradients after their principal components have been brought to one length (Senushkin et al. 2023,
+    "Independent component alignment")."""
+
+    scale: str = param("min", choices=("min", "median", "rmse"), help="that length: the smallest, median or root mean square")
+
+    def build(self, weights: Mapping[str, float]) -> Balancing:
+        return Aligned(weights, self.scale)
+
+
+class Impartial(ByGramian):
+    def solve(self, gramian, present):
+        values, vectors = spectrum(gramian)
+        weights = vectors @ (np.sqrt(gramian.diagonal()) @ vectors / values)
+        total = weights.sum()
+        return weights / total if abs(total) > 1e-12 else 0 * weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImtlG(Balancer):
+    """Weights of sum 1 whose direction has equal projections on all unit gradients (Liu et al. 2021, "Towards impartial
+    multi-task learning", gradient balance)."""
+
+    def build(self, weights: Mapping[str, float]) -> Balancing:
+        return Impartial(weights)
+
+
+def harmless(gramian: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """For each row u the v >= u with the least v G v, whose direction harms no task: v = u + x, and x >= 0 has the least
+    |L^T (u + x)| for G = L L^T."""
+    scaled = gramian / max(gramian.trace(), 1e-30)
+    scaled.flat[::len(scaled) + 1] += 1e-8
+    lower = np.linalg.cholesky(scaled).T
+    return np.array([u + nnls(lower, -lower @ u)[0] for u in wanted])
+
+
+class EachHarmless(ByGramian):
+    def solve(self, gramian, present):
+        return harmless(gramian, np.eye(len(present)) / len(present)).sum(0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpGrad(Balancer):
+    """The mean of the gradients after each was projected on the cone of directions that harm no task (Quinton and Rey 2024,
+    "Jacobian descent for multi-objective optimization")."""
+
+    def build(self, weights: Mapping[str, float]) -> Balancing:
+        return EachHarmless(weights)
+
+
+class MeanHarmless(ByGramian):
+    def solve(self, gramian, present):
+        return harmless(gramian, np.full((1, len(present)), 1 / len(present)))[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DualProj(Balancer):
+    """The mean gradient, projected on the cone of directions that harm no task (Lopez-Paz and Ranzato 2017, "Gradient episodic
+    memory")."""
+
+    def build(self, weights: Mapping[str, float]) -> Balancing:
+        return MeanHarmless(weights)
 
 
 class ConflictAverse(ByGramian):
@@ -24,13 +138,28 @@ class ConflictAverse(ByGramian):
 
     def solve(self, gramian, present):
         n = len(gramian)
-        scaled, mean = gramian / max(np.trace(gramian), 1e-30), np.full(n, 1 / n)
-        radius = self.c * np.sqrt(mean @ scaled @ mean)
-        norm = lambda w: np.sqrt(max(w @ scaled @ w, 1e-24))
-        cost = lambda w: (mean @ scaled @ w + radius * norm(w), scaled @ mean + radius * scaled @ w / norm(w))
-        w = minimize(cost, mean, jac=True, method="SLSQP", bounds=[(0, 1)] * n, options={"ftol": 1e-12, "maxiter": 200},
-                     constraints={"type": "eq", "fun": lambda w: w.sum() - 1, "jac": lambda w: np.ones(n)}).x
-        return mean + (radius / norm(w) * w if norm(w) > 1e-9 else 0)
+        uniform, gradients = np.full(n, 1 / n), root(gramian / max(gramian.trace(), 1e-30))
+        mean = gradients @ uniform
+        radius = self.c * np.sqrt(mean @ mean)
+        if radius < 1e-9:
+            return uniform
+        system, right = np.ones((n + 1, n)), np.zeros(n + 1)
+        right[n] = 1
+
+        def tried(s: float) -> float:
+            """The minimum's w makes |g_w + s g_0| least for s = |g_w| / radius: what this s is too small by, in units of g."""
+            nonlocal w, length
+            system[:n] = gradients + s * mean[:, None]
+            w = nnls(system, right)[0]
+            w /= w.sum()
+            made = gradients @ w
+            length = np.sqrt(made @ made)
+            return length - radius * s
+
+        w, length = uniform, 0.0
+        if tried(1e-9 / radius) > 0:
+            brentq(tried, 1e-9 / radius, 1.01 / radius, xtol=1e-9 / radius)
+        return uniform + (radius / length * w if length > 1e-9 else 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,23 +191,58 @@ class Config(Balancer):
         return EqualAngles(weights)
 
 
+def bargained(gramian: np.ndarray, power: float) -> np.ndarray:
+    """The w > 0 with G w = w^-power: the minimum of w G w / 2 - sum of the integral of w^-power, which is convex; by Newton's
+    method, halving steps that lead nowhere."""
+    n = len(gramian)
+    scale = max(gramian.trace() / n, 1e-30)
+    scaled = gramian / scale
+    scaled.flat[::n + 1] += 1e-8
+    gain = (lambda w: np.log(w).sum()) if power == 1 else lambda w: (w ** (1 - power)).sum() / (1 - power)
+    w = scaled.diagonal() ** (-1 / (1 + power))
+    for _ in range(100):
+        inverse, curved = w**-power, scaled.copy()
+        slope = scaled @ w - inverse
+        curved.flat[::n + 1] += power * inverse / w
+        step = np.linalg.solve(curved, slope)
+        decrement = slope @ step
+        if decrement > 0.05:
+            before, share = w @ scaled @ w / 2 - gain(w), min(1, 0.9 / max((step / w).max(), 1e-30))
+            while (v := w - share * step) @ scaled @ v / 2 - gain(v) > before - 0.1 * share * decrement and share > 1e-9:
+                share /= 2
+            step = share * step
+        w = w - step
+        if decrement < 1e-9:  # the error left is of its square
+            break
+    return w * scale ** (-1 / (1 + power))
+
+
+class Fair(ByGramian):
+    def __init__(self, weights: Mapping[str, float], alpha: float):
+        super().__init__(weights)
+        self.alpha = alpha
+
+    def solve(self, gramian, present):
+        return bargained(gramian, 1 / self.alpha) if self.alpha else np.full(len(present), 1 / len(present))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FairGrad(Balancer):
+    """Weights w with G w = w^(-1/alpha) (Ban and Ji 2024, "Fair resource allocation in multi-task learning")."""
+
+    alpha: float = param(1.0, minimum=0, help="0: mean; 1: proportional fairness; large: the worst task decides")
+
+    def build(self, weights: Mapping[str, float]) -> Balancing:
+        return Fair(weights, self.alpha)
+
+
 class Bargaining(ByGramian):
     def __init__(self, weights: Mapping[str, float], longest: float):
         super().__init__(weights)
         self.longest = longest
 
     def solve(self, gramian, present):
-        n, scale = len(gramian), max(np.trace(gramian) / len(gramian), 1e-30)
-        scaled = gramian / scale + 1e-8 * np.eye(n)
-        alpha = 1 / np.sqrt(np.diag(scaled))
-        for _ in range(100):  # damped Newton on alpha G alpha / 2 - sum log alpha, which is self-concordant
-            slope = scaled @ alpha - 1 / alpha
-            step = np.linalg.solve(scaled + np.diag(alpha**-2), slope)
-            decrement = np.sqrt(slope @ step)
-            alpha = alpha - step / (1 + decrement if decrement > 0.25 else 1)
-            if decrement < 1e-9:
-                break
-        alpha = alpha / np.sqrt(scale)
+        alpha = bargained(gramian, 1)
         length = np.sqrt(alpha @ gramian @ alpha)
         return alpha * (min(1, self.longest / length) if length and self.longest else 1)
 
@@ -146,10 +310,10 @@ class OnSimplex(ByGramian):
 def shortest(gramian: np.ndarray) -> np.ndarray:
     """The weights of the simplex with the least w G w: the shares of the x >= 0 with the least x G x + (sum x - 1)^2, since
     for x = s w the best s gives w G w / (w G w + 1), which falls with w G w."""
-    n, scaled = len(gramian), gramian / max(np.trace(gramian), 1e-30)
-    values, vectors = np.linalg.eigh(scaled)
-    root = np.sqrt(np.clip(values, 0, None))[:, None] * vectors.T
-    found = nnls(np.vstack([root, np.ones(n)]), np.append(np.zeros(n), 1.0))[0]
+    n = len(gramian)
+    system, right = np.ones((n + 1, n)), np.zeros(n + 1)
+    system[:n], right[n] = root(gramian / max(gramian.trace(), 1e-30)), 1
+    found = nnls(system, right)[0]
     return found / found.sum()
 
 

@@ -44,7 +44,7 @@ def linear_layers(vectors: Iterable[Tensor], shared: Sequence[Tensor]) -> tuple[
         name, before = node.name(), [one for one, _ in node.next_functions]
         if name == "AddmmBackward0":
             bias, weight = leaf(before[0]), leaf(before[2])
-            plain = before[2].name() == "TBackward0" and (node._saved_alpha, node._saved_beta) == (1, 1)
+            plain = before[2].name() == "TBackward0" and node._saved_alpha == node._saved_beta == 1
             if bias is None or weight is None or not plain:
                 return [], seen
             found.append((node, weight, bias))
@@ -71,28 +71,31 @@ def other_leaves(losses: Iterable[Tensor], seen: set) -> list[Tensor]:
     return found
 
 
-def membership(rows: Iterable[Any], size: int) -> np.ndarray | None:
+def membership(rows: Sequence[Any], size: int) -> list[list[float]] | None:
     """[tasks, size], 1 where the task has the row; None where a row has several tasks."""
-    every = np.arange(size)
-    owned = [every[one if isinstance(one, slice) else one.numpy(force=True)] for one in rows]
-    member = np.zeros((len(owned), size))
-    for line, one in zip(member, owned):
-        line[one] = 1
-    return member if member.sum(0).max() <= 1 and member.sum() == sum(map(len, owned)) else None
+    lines, owned = [], []
+    for one in rows:
+        line, own = [0.0] * size, range(size)[one] if isinstance(one, slice) else one.tolist()
+        for row in own:
+            line[row] = 1.0
+        lines.append(line)
+        owned += own
+    return lines if len(set(owned)) == len(owned) else None
 
 
 def one_pass(losses: Mapping[int, Tensor], factors: Mapping[int, float], shared: Sequence[Tensor], representation: Any,
-             rows: Mapping[int, Any], solve: Callable[[np.ndarray, list[int]], np.ndarray]) -> bool:
+             rows: Mapping[int, Any], solve: Callable[[np.ndarray, list[int]], np.ndarray], kept: dict[Tensor, Tensor]) -> bool:
     """Write all gradients of the losses times their factors, the shared ones weighted by `solve(Gramian [n, n], tasks)`;
-    False, and nothing done, where that is not to be had. `rows`: by task, the rows of the batch that it has."""
+    False, and nothing done, where that is not to be had. `rows`: by task, the rows of the batch that it has; `kept`: memory
+    of the weights' gradients from one update to the next."""
     present = sorted(losses)
     if not present or set(rows) != set(present) or not isinstance(representation, dict):
         return False
     if not all(isinstance(one, Representation) and one.frames is None for one in representation.values()):
         return False
     vectors = [one.vector for one in representation.values()]
-    member = membership([rows[i] for i in present], len(vectors[0]))
-    layers, seen = linear_layers(vectors, shared) if member is not None else ([], set())
+    apart = membership([rows[i] for i in present], len(vectors[0]))
+    layers, seen = linear_layers(vectors, shared) if apart is not None else ([], set())
     if not layers or any(len(node._saved_mat1) != len(vectors[0]) for node, _, _ in layers):
         return False
     heads, own = other_leaves(losses.values(), seen), set(map(id, shared))
@@ -104,11 +107,15 @@ def one_pass(losses: Mapping[int, Tensor], factors: Mapping[int, float], shared:
     for parameter, gradient in zip(heads, found[len(layers):]):
         parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
     slopes = [d.to(h.dtype) for d, h in zip(found, inputs)]
-    one, products = inputs[0].new_ones(1, 1), inputs[0].new_zeros(member.shape[1], member.shape[1])
+    member = inputs[0].new_tensor(apart)
+    one, products = member.new_ones(1, 1), member.new_zeros(member.shape[1], member.shape[1])
     for d, h in zip(slopes, inputs):
         products.addcmul_(d @ d.T, torch.addmm(one, h, h.T))
-    share = solve(member @ products.double().numpy(force=True) @ member.T, present) @ member
-    share = torch.as_tensor(share, dtype=products.dtype, device=products.device)
+    solved = solve((member @ products @ member.T).double().numpy(force=True), present)
+    share = member.new_tensor(solved.tolist()) @ member
     for d, h, (_, weight, bias) in zip(slopes, inputs, layers):
-        weight.grad, bias.grad = (d * share[:, None]).T @ h, share @ d
+        if weight not in kept:
+            kept[weight] = torch.empty_like(weight, memory_format=torch.contiguous_format, requires_grad=False)
+        weight.grad = torch.mm((d * share[:, None]).T, h, out=kept[weight])
+        bias.grad = share @ d
     return True

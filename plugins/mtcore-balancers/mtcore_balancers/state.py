@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import Any, Iterator, Mapping, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,24 +21,25 @@ class Keeping(Balancing):
         self.tasks = list(weights)
         self.index = {task: i for i, task in enumerate(self.tasks)}
         self.state: dict[str, Tensor] = {}
-        self.noted = np.zeros((2, 2, len(self.tasks)))
-        """this epoch's and the last one's sums of weights and numbers of updates, by task"""
+        self.noted, self.shown = ([[0.0, 0] for _ in self.tasks] for _ in range(2))
+        """by task, sum of weights and number of updates; of this epoch and of the last one"""
 
     def parameters(self) -> list[Tensor]:
         return [value for value in self.state.values() if value.requires_grad]
 
-    def note(self, present: Sequence[int], weights: Any) -> None:
+    def note(self, present: Sequence[int], weights: Sequence[float]) -> None:
         """The weights [n] that an update gave to these n tasks."""
-        self.noted[0, 0, present] += weights
-        self.noted[0, 1, present] += 1
+        for i, weight in zip(present, weights):
+            self.noted[i][0] += weight
+            self.noted[i][1] += 1
 
     def epoch_ended(self, means: Mapping[str, float]) -> None:
-        self.noted = np.stack([np.zeros_like(self.noted[0]), self.noted[0]])
+        self.shown, self.noted = self.noted, [[0.0, 0] for _ in self.tasks]
 
     def figures(self) -> dict[str, float]:
         """Means over the epoch's updates."""
-        sums, updates = self.noted[0] if self.noted[0].any() else self.noted[1]
-        return {task: float(total / number) for task, total, number in zip(self.tasks, sums, updates) if number}
+        found = self.noted if any(number for _, number in self.noted) else self.shown
+        return {task: total / number for task, (total, number) in zip(self.tasks, found) if number}
 
     @contextmanager
     def alike(self) -> Iterator[None]:
@@ -54,13 +54,13 @@ class Keeping(Balancing):
             yield
 
     def state_dict(self) -> dict[str, Any]:
-        return {**{name: value.detach().clone() for name, value in self.state.items()}, "noted": torch.tensor(self.noted)}
+        return {**{name: value.detach().clone() for name, value in self.state.items()}, "noted": torch.tensor([self.noted, self.shown], dtype=torch.float64)}
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         for name, value in state.items():
             if name == "noted":
-                self.noted = value.numpy().copy()
+                self.noted, self.shown = value.tolist()
             elif name in self.state:  # the optimizer holds this very tensor if it is learned
                 self.state[name].copy_(value)
             else:

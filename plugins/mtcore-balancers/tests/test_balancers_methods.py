@@ -5,15 +5,18 @@ from __future__ import annotations
 import copy
 import io
 import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mtcore_balancers.adapted import DualCone
 from mtcore_balancers.gradients import simplex
 from mtcore_balancers.hooks import GRAMIAN, LOSSES, MEMORY, TORCHJD
+from mtcore_balancers.methods import harmless
 from torchjd import aggregation
 from torchjd.aggregation import MGDAWeighting
 
@@ -65,25 +68,46 @@ class World:
         return vector, {task: error(task, at) / (2 * counts[task]) for task, at in rows.items()}
 
     def update(self, absent=(), representation=True):
+        self.begin(absent)
+        self.backward(range(self.micro), representation)
+        self.end(range(self.micro))
+
+    def begin(self, absent=()):
         self.number += 1
         generator = torch.Generator().manual_seed(self.number)
-        x, y = torch.randn(12, 5, generator=generator), torch.randn(12, 2, generator=generator)
-        self.data = x, y, self.rows(12, absent)
-        counts = {task: len(rows) for task, rows in self.data[2].items()}
-        size = 12 // self.micro
+        self.data = torch.randn(12, 5, generator=generator), torch.randn(12, 2, generator=generator), self.rows(12, absent)
+        self.counts = {task: len(rows) for task, rows in self.data[2].items()}
         torch.manual_seed(self.number)
         self.optimizer.zero_grad()
-        for i in range(self.micro):
-            rows = {task: at[(at >= i * size) & (at < (i + 1) * size)] - i * size for task, at in self.data[2].items()}
-            rows = {task: at for task, at in rows.items() if len(at)}
-            vector, losses = self.losses(x[i * size:(i + 1) * size], y[i * size:(i + 1) * size], rows, counts)
+
+    def part(self, i):
+        """Inputs, targets and rows of a micro-batch."""
+        size, (x, y, rows) = 12 // self.micro, self.data
+        rows = {task: at[(at >= i * size) & (at < (i + 1) * size)] - i * size for task, at in rows.items()}
+        return x[i * size:(i + 1) * size], y[i * size:(i + 1) * size], {task: at for task, at in rows.items() if len(at)}
+
+    def backward(self, numbers, representation=True):
+        for i in numbers:
+            x, y, rows = self.part(i)
+            vector, losses = self.losses(x, y, rows, self.counts)
             given = {"main": Representation(vector)} if representation else None
-            self.balancing.backward(losses, list(self.trunk.parameters()), given, rows, i == self.micro - 1)
+            rows = {task: self.sliced(at) for task, at in rows.items()}
+            self.balancing.backward(losses, list(self.trunk.parameters()), given, rows, i == numbers[-1])
+
+    def sliced(self, at):
+        """The same rows as the loop may hand them over."""
+        return at
+
+    def end(self, numbers):
         self.gradients = [None if p.grad is None else p.grad.clone() for p in self.parameters()]
 
         def closure():
+            found = {}
             with torch.no_grad():
-                return self.losses(x, y, self.data[2], counts)[1]
+                for i in numbers:
+                    for task, loss in self.losses(*self.part(i), self.counts)[1].items():
+                        found[task] = found.get(task, 0) + loss
+            return found
 
         self.optimizer.step()
         self.balancing.after_update(closure)
@@ -220,6 +244,145 @@ def test_a_balancer_trains(name):
     assert (values < 0.3 * float((target**2).sum() / 2)).all(), values
 
 
+# Several processes, figures, mixed precision --------------------------------------------------------------------------
+
+
+class Processes:
+    """Threads that take turns, switching where one of them sums over all: none sees another's random numbers."""
+
+    def __init__(self, number):
+        self.turns, self.given = [threading.Semaphore(0) for _ in range(number)], [[] for _ in range(number)]
+
+    def reduce(self, rank, values):
+        self.given[rank].append(values.clone())
+        self.turns[1 - rank].release()
+        assert self.turns[rank].acquire(timeout=20), "one process sums where another does not"
+        number = len(self.given[rank])
+        return sum(given[number - 1] for given in self.given)
+
+    def __call__(self, *calls):
+        def turn(rank):
+            assert self.turns[rank].acquire(timeout=20)
+            try:
+                calls[rank]()
+            finally:
+                self.turns[1 - rank].release()
+
+        self.turns[0].release()
+        with ThreadPoolExecutor(len(calls)) as pool:
+            for one in [pool.submit(turn, rank) for rank in range(len(calls))]:
+                one.result()
+        assert len(set(map(len, self.given))) == 1
+        self.__init__(len(calls))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_two_processes_equal_one_with_the_same_micro_batches(name):
+    """Task c has no row in the first one's micro-batches; random choices are equal without dropout."""
+    each = build(name).batches_per_update
+    rows = {"a": torch.arange(12), "b": torch.arange(1, 12, 2), "c": torch.arange(6, 12)}
+    run, whole, ranks = Processes(2), World(name, micro=2 * each), [World(name, micro=2 * each) for _ in range(2)]
+    shared = len(list(whole.trunk.parameters()))
+    for rank, world in enumerate(ranks):
+        world.balancing.processes, world.balancing.reduce = 2, partial(run.reduce, rank)
+    for world in (whole, *ranks):
+        world.rows = lambda size, absent: rows
+    numbers = range(each), range(each, 2 * each)
+    for _ in range(3):
+        whole.update()
+        for world in ranks:
+            world.begin()
+        run(*(partial(world.backward, own) for world, own in zip(ranks, numbers)))
+        for i, (one, two) in enumerate(zip(ranks[0].parameters(), ranks[1].parameters())):
+            if i < shared and ranks[0].balancing.reduced:
+                assert torch.equal(one.grad, two.grad)
+            else:
+                found = [p.grad for p in (one, two) if p.grad is not None]
+                one.grad, two.grad = (sum(found) for _ in "12")
+        run(*(partial(world.end, own) for world, own in zip(ranks, numbers)))
+        assert same(whole.gradients, ranks[0].gradients, 1e-4)
+    one, two, wanted = (world.balancing.state_dict() for world in (*ranks, whole))
+    assert repr(one) == repr(two)
+    assert ranks[0].balancing.figures() == pytest.approx(whole.balancing.figures(), rel=1e-3)
+
+
+def test_processes_draw_alike_whatever_each_has_drawn():
+    run, drawn = Processes(2), []
+
+    def one(rank):
+        method = build("random")
+        method.processes, method.reduce = 2, partial(run.reduce, rank)
+        torch.manual_seed(rank)
+        method.begin()
+        drawn.append(method.drawn)
+
+    run(partial(one, 0), partial(one, 1))
+    assert torch.equal(*drawn)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("graddrop", "moco", "db_mtl")])
+def test_figures_are_the_weights_of_the_direction(name):
+    for representation in (True, False):
+        world = World(name, lr=0.0)
+        world.begin()
+        world.backward(range(1), representation)
+        world.end(range(1))
+        weights = np.linalg.lstsq(world.jacobian()[0].T, world.direction(), rcond=None)[0]
+        found = world.balancing.figures()
+        np.testing.assert_allclose([found[task] for task in TASKS], weights, rtol=1e-2, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["mean", "moco", "db_mtl", "random"])
+def test_figures_are_means_over_the_epoch(name):
+    world, seen = World(name), []
+    note = world.balancing.note
+    world.balancing.note = lambda present, weights: seen.append(list(weights)) or note(present, weights)
+    for number in range(1, 7):
+        world.update(absent=("b",) if number == 5 else ())
+        if number == 4:
+            first = world.balancing.figures()
+    assert first == pytest.approx(dict(zip(TASKS, np.mean(seen[:4], 0))))
+    last = world.balancing.figures()
+    assert last["b"] == pytest.approx(seen[5][1]) and last["a"] == pytest.approx((seen[4][0] + seen[5][0]) / 2)
+    assert build("graddrop").figures() == {}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_mixed_precision_gives_nearly_the_gradients_of_single_precision(name, monkeypatch):
+    import mtcore_balancers.gradients as module
+
+    calls, real = [], module.one_pass
+    monkeypatch.setattr(module, "one_pass", lambda *arguments: calls.append(real(*arguments)) or calls[-1])
+    world, plain = World(name, lr=0.0), World(name, lr=0.0)
+    plain.update()
+    exact = plain.losses
+
+    def losses(*arguments):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            vector, found = exact(*arguments)
+        assert vector.dtype == torch.bfloat16
+        return vector, {task: loss.float() for task, loss in found.items()}
+
+    exact, world.losses = world.losses, losses
+    world.update()
+    assert all(g is None or g.dtype == torch.float32 and torch.isfinite(g).all() for g in world.gradients)
+    found, wanted = world.direction(), plain.direction()
+    assert calls == [True] * len(calls) and bool(calls) == (name in BY_GRAMIAN)
+    if name != "sdmgrad":  # its weights take steps of 10, which lead from corner to corner
+        assert np.linalg.norm(found - wanted) < 0.1 * np.linalg.norm(wanted)
+
+
+@pytest.mark.parametrize("name", ["upgrad", "db_mtl", "gls", "modo"])
+def test_rows_as_slices_are_the_same_rows(name):
+    whole, sliced = World(name), World(name)
+    sliced.sliced = lambda at: slice(int(at[0]), int(at[-1]) + 1)
+    for world in (whole, sliced):
+        world.rows = lambda size, absent: {task: torch.arange(4 * i, 4 * i + 4) for i, task in enumerate(TASKS)}
+        world.update()
+        world.update(representation=False)
+    assert same(whole.gradients, sliced.gradients, 1e-6)
+
+
 # One backward pass ----------------------------------------------------------------------------------------------------
 
 
@@ -338,6 +501,23 @@ def test_aligned_mtl_has_orthogonal_components_of_the_smallest_length(j):
     np.testing.assert_allclose(d, np.full(len(j), 1 / len(j)) @ (s.min() * u @ v), atol=1e-6)
 
 
+@pytest.mark.parametrize("n", [2, 3, 8])
+@pytest.mark.parametrize("name, oracle", [
+    ("pcgrad", aggregation.PCGradWeighting()), ("imtl_g", aggregation.IMTLGWeighting()), ("fairgrad", aggregation.FairGradWeighting(1.0)),
+    *(({"use": "aligned_mtl", "scale": scale}, aggregation.AlignedMTLWeighting(scale_mode=scale)) for scale in ("min", "median", "rmse")),
+    *(({"use": "fairgrad", "alpha": alpha}, aggregation.FairGradWeighting(alpha)) for alpha in (0.5, 3.0)),
+], ids=lambda value: str(getattr(value, "alpha", "")))
+def test_weights_are_torchjds(name, oracle, n):
+    use, parameters = (name, {}) if isinstance(name, str) else (name["use"], {k: v for k, v in name.items() if k != "use"})
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        j = rng.standard_normal((n, 12)) * rng.uniform(0.3, 3, (n, 1)) + rng.uniform(-1, 1, 12)
+        torch.manual_seed(seed)
+        wanted = oracle(torch.from_numpy(j @ j.T)).numpy()
+        torch.manual_seed(seed)
+        np.testing.assert_allclose(weighed(use, j, **parameters), wanted, rtol=1e-3, atol=1e-3 * abs(wanted).max())
+
+
 @SMALL
 @given(matrices)
 def test_projections_harm_no_task_and_are_the_nearest(j):
@@ -345,7 +525,7 @@ def test_projections_harm_no_task_and_are_the_nearest(j):
         assert (j @ (weighed(name, j) @ j)).min() >= -1e-5 * np.trace(j @ j.T)
     gramian = j @ j.T
     u = np.full(len(j), 1 / len(j))
-    v = DualCone()(torch.from_numpy(u), torch.from_numpy(gramian)).numpy()
+    [v] = harmless(gramian, u[None])
     slope = gramian @ v  # optimality: v >= u, G v >= 0, and (v - u) G v = 0
     assert (v >= u - 1e-12).all() and abs((v - u) @ slope) < 1e-5 * np.trace(gramian)
 
