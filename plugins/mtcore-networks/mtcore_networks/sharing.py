@@ -77,8 +77,12 @@ class Alike(nn.Module):
         return {task: network(inputs, lengths) for task, network in self.networks.items()}
 
     def costs(self) -> dict[str, Tensor]:
-        each = [torch.stack(same) for same in zip(*(network.parameters() for network in self.networks.values()))]
-        return {"distance": self.strength * sum((one - one.mean(0)).square().sum() for one in each)} if each else {}
+        cost = 0.0
+        for same in zip(*(network.parameters() for network in self.networks.values())):
+            with torch.no_grad():  # the distances add up to zero, so no gradient goes through the mean
+                mean = sum(same) / len(same)
+            cost = cost + sum(F.mse_loss(one, mean, reduction="sum") for one in same)
+        return {"distance": self.strength * torch.as_tensor(cost)}
 
 
 @dataclass(frozen=True, kw_only=True)
