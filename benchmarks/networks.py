@@ -2,9 +2,9 @@
 
     python benchmarks/networks.py [--trunks cnn vgg …] [--schemes soft …] [--tasks 3] [--rows 8] [--repeats 5] [--threads 1]
 
-All with their default parameters. Rows are 1 x 64 x 100 spectra, 1 x 16000 samples for cnn1d, 1 x 512 values for mlp; the loss is a
-mean over all tasks' representations. Passes are interleaved A B B A, for a second at least. Figures are of the shortest, in time of the
-processor, since others use the machine: milliseconds of the trunk by itself, ratios to them of the schemes.
+All with their default parameters. Rows are 1 x 64 x 100 spectra, 1 x 16000 samples for cnn1d, 1 x 512 values for mlp; the loss is
+a mean over all tasks' representations. Passes are interleaved A B B A, for a second at least. Figures are of the shortest, in
+time of the processor, since others use the machine: milliseconds of the trunk by itself, ratios to them of the schemes.
 docs/networks.md has a table.
 """
 
@@ -83,7 +83,8 @@ def main() -> None:
             passes.append(one)
             cells.append(f"{other.parameters / plain.parameters:.2f}; {two[0] / one[0]:.1f}, {two[1] / one[1]:.1f}")
         forward, backward = (1e3 * min(values) for values in zip(*passes))
-        print(f"| `{name.partition('.')[2]}` | {plain.parameters:,}; {forward:.1f}, {backward:.1f} | " + " | ".join(cells) + " |", flush=True)
+        cells = [f"`{name.partition('.')[2]}`", f"{plain.parameters:,}; {forward:.1f}, {backward:.1f}", *cells]
+        print(f"| {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":
