@@ -126,8 +126,8 @@ class Mmoe(Trunk):
     """Multi-gate mixture of experts: several networks, whose representations a gate for each task mixes.
 
     Ma et al., "Modeling task relationships in multi-task learning with multi-gate mixture-of-experts" (2018,
-    doi:10.1145/3219819.3220007). A gate is a softmax of a linear map, in the paper of the input itself, here of what can be had of
-    any: mean and maximum over time of each input, padding left out, and inputs without time as they are.
+    doi:10.1145/3219819.3220007). A gate is a softmax of a linear map, in the paper of the input itself, here of what can be had
+    of any: mean and maximum over time of each input, padding left out, and inputs without time as they are.
     """
 
     per_task = True
@@ -162,10 +162,10 @@ class Ple(Trunk):
     """Progressive layered extraction: `cgc` level by level.
 
     Tang et al. (2020, doi:10.1145/3383313.3412236). The paper stacks layers of experts; here an expert is a whole network whose
-    stages are cut into `levels` runs, as even as can be, the longer ones last. Behind each run a task's gate mixes its own and the
-    shared experts' values, a shared gate those of all experts, and the next run of an expert goes on from its group's mixture. The
-    gates of the first level see what those of `mmoe` see, the others mean and maximum over time of their group's mixture. Behind the
-    last run each expert makes its representation, and the tasks' gates mix these. With one level it is `cgc`.
+    stages are cut into `levels` runs, as even as can be, the longer ones last. Behind each run a task's gate mixes its own and
+    the shared experts' values, a shared gate those of all experts, and the next run of an expert goes on from its group's
+    mixture. The gates of the first level see what those of `mmoe` see, the others mean and maximum over time of their group's
+    mixture. Behind the last run each expert makes its representation, and the tasks' gates mix these. With one level it is `cgc`.
     """
 
     per_task = True

@@ -13,7 +13,8 @@ def mtcore_register_trunks():
     yield TrunkSpec("pretrained", "mtcore_networks.pretrained:Pretrained",
                     "A transformers model of raw sound in a folder, trained on (extra transformers)",
                     example="mtcore_networks.examples:wav2vec2")
-    yield TrunkSpec("soft", "mtcore_networks.sharing:Soft", "A network for each task, their parameters held together (Duong 2015)")
+    yield TrunkSpec("soft", "mtcore_networks.sharing:Soft",
+                    "A network for each task, their parameters held together (Duong 2015)")
     yield TrunkSpec("cross_stitch", "mtcore_networks.sharing:CrossStitch",
                     "A network for each task, mixed behind each stage (Misra 2016)")
     yield TrunkSpec("mtan", "mtcore_networks.sharing:Mtan",

@@ -24,12 +24,12 @@ def build_inner(scheme: str, inner: Any, shapes: Shapes, staged: bool = False) -
     """The nested trunk's network; `ParameterError` where it shares by itself, or is no sequence of stages though `staged`."""
     trunk, name = getattr(inner, "component", inner), getattr(inner, "name", type(inner).__name__)
     if trunk.per_task:
-        raise ParameterError(f"{scheme} takes a trunk with one representation for all tasks, found {name}, which has one for each; "
-                             "name the network itself, such as cnn")
+        raise ParameterError(f"{scheme} takes a trunk with one representation for all tasks, found {name}, which has one for "
+                             "each; name the network itself, such as cnn")
     network = trunk.build(shapes)
     if staged and not all(hasattr(network, part) for part in ("begin", "stages", "end")):
-        raise ParameterError(f"{scheme} acts between the stages of a network, and that of {name} is no sequence of stages (it has no "
-                             "begin, stages and end); use soft, mmoe or cgc, which take any network, or another one, such as cnn")
+        raise ParameterError(f"{scheme} acts between the stages of a network, and that of {name} is no sequence of stages (it "
+                             "has no begin, stages and end); use soft, mmoe or cgc, which take any network, or another, such as cnn")
     return network
 
 
@@ -55,8 +55,8 @@ class Soft(Trunk):
     """Soft sharing: a network for each task, held together by a cost on the distance of their parameters.
 
     After Duong et al., "Low resource dependency parsing: Cross-lingual parameter sharing in a neural network parser" (2015,
-    doi:10.3115/v1/P15-2139), for any number of tasks: the cost is `strength` times the sum of squares of all parameters' distances to
-    their means over the tasks (of two tasks half of the paper's). The networks begin alike.
+    doi:10.3115/v1/P15-2139), for any number of tasks: the cost is `strength` times the sum of squares of all parameters'
+    distances to their means over the tasks (of two tasks half of the paper's). The networks begin alike.
     """
 
     per_task = True
@@ -77,17 +77,22 @@ class Alike(nn.Module):
         return {task: network(inputs, lengths) for task, network in self.networks.items()}
 
     def costs(self) -> dict[str, Tensor]:
-        each = [torch.stack(same) for same in zip(*(network.parameters() for network in self.networks.values()))]
-        return {"distance": self.strength * sum((one - one.mean(0)).square().sum() for one in each)} if each else {}
+        found = []
+        for same in zip(*(network.parameters() for network in self.networks.values())):
+            if any(one.requires_grad for one in same):
+                with torch.no_grad():  # the distances add up to zero, so no gradient goes through the mean
+                    mean = sum(same) / len(same)
+                found += [F.mse_loss(one, mean, reduction="sum") for one in same]
+        return {"distance": self.strength * torch.stack(found).sum()} if found else {}
 
 
 @dataclass(frozen=True, kw_only=True)
 class CrossStitch(Trunk):
     """Cross-stitch network: a network for each task, whose values are mixed behind each stage.
 
-    Misra et al., "Cross-stitch networks for multi-task learning" (2016, doi:10.1109/CVPR.2016.433): behind a stage, a task's values
-    are the sum of all tasks' values, each times a learned weight for the two tasks and, as in the paper, the channel. The networks
-    begin alike.
+    Misra et al., "Cross-stitch networks for multi-task learning" (2016, doi:10.1109/CVPR.2016.433): behind a stage, a task's
+    values are the sum of all tasks' values, each times a learned weight for the two tasks and, as in the paper, the channel. The
+    networks begin alike.
     """
 
     per_task = True
@@ -127,11 +132,11 @@ class Stitched(nn.Module):
 class Mtan(Trunk):
     """Multi-task attention network: one network for all, of whose values each task chooses its own behind each stage.
 
-    Liu et al., "End-to-end multi-task learning with attention" (2019, doi:10.1109/CVPR.2019.00197): a task's values behind a stage
-    are the shared ones times a mask in 0..1, which two 1 x 1 convolutions with batch normalisation make of the shared values and of
-    the task's values behind the stage before. These are brought to the stage's size by a 1 x 1 convolution with batch normalisation
-    and ReLU (3 x 3 in the paper) and a maximum. The paper's blocks have two convolutions, of which the first makes the mask for the
-    second; a stage may be anything, so what it gives makes its own mask.
+    Liu et al., "End-to-end multi-task learning with attention" (2019, doi:10.1109/CVPR.2019.00197): a task's values behind a
+    stage are the shared ones times a mask in 0..1, which two 1 x 1 convolutions with batch normalisation make of the shared
+    values and of the task's values behind the stage before. These are brought to the stage's size by a 1 x 1 convolution with batch
+    normalisation and ReLU (3 x 3 in the paper) and a maximum. The paper's blocks have two convolutions, of which the first makes
+    the mask for the second; a stage may be anything, so what it gives makes its own mask.
     """
 
     per_task = True
@@ -179,9 +184,10 @@ class Mask(nn.Module):
             self.flat = len(before) - len(after)  # bins that have become values of a frame
             before = (before[0] * before[1], *before[2:]) if self.flat else before
             self.pool = tuple(-(-one // other) for one, other in zip(before[1:], after[1:]))
-            if len(before) != len(after) or any(-(-one // by) != other for one, by, other in zip(before[1:], self.pool, after[1:])):
-                raise ParameterError("mtan needs stages that divide bins and frames by whole numbers, rounded up, found one that makes "
-                                     f"arrays {list(after)} of {list(before)}; use soft, mmoe or cgc, or another network")
+            fits = all(-(-one // by) == other for one, by, other in zip(before[1:], self.pool, after[1:]))
+            if len(before) != len(after) or not fits:
+                raise ParameterError("mtan needs stages that divide bins and frames by whole numbers, rounded up, found one that "
+                                     f"makes arrays {list(after)} of {list(before)}; use soft, mmoe or cgc, or another network")
             self.bring = Pointwise(before[0], channels)
         self.first, self.second = Pointwise(channels * (1 + (before is not None)), channels), Pointwise(channels, channels)
 

@@ -101,8 +101,9 @@ def test_padding_does_not_show(scheme, name):
         for row, length in enumerate(lengths):
             alone = module({"main": x["main"][row:row + 1, ..., :length]}, None)
             for task in TASKS:
-                vector, frames, stride, *_ = found[task]
+                vector, frames, stride, left = found[task]
                 own = math.ceil(length / stride)
+                assert left[row] == own
                 torch.testing.assert_close(vector[row:row + 1], alone[task].vector, rtol=1e-4, atol=1e-5)
                 torch.testing.assert_close(frames[row:row + 1, :, :own], alone[task].frames, rtol=1e-4, atol=1e-5)
                 assert not frames[row, :, own:].any()
@@ -121,14 +122,14 @@ def test_same_bits_again_and_through_a_saved_state(scheme, name):
 
 @every
 @everywhere
-@pytest.mark.parametrize("count", [1, 2])
-def test_one_row_and_few_tasks_train(scheme, name, count):
-    module = made(scheme, name, TASKS[:count]).train()
+def test_one_row_of_one_task_trains(scheme, name):
+    module = made(scheme, name, TASKS[:1]).train()
     sum(summed(one) for one in module(arrays(name, rows=1), None).values()).backward()
     assert all(one.grad is not None and one.grad.isfinite().all() for one in module.parameters())
 
 
-PRIVATE = {"soft": lambda key, task: key.startswith(f"networks.{task}."), "mtan": lambda key, task: key.startswith(f"masks.{task}."),
+PRIVATE = {"soft": lambda key, task: key.startswith(f"networks.{task}."),
+           "mtan": lambda key, task: key.startswith(f"masks.{task}."),
            "mmoe": lambda key, task: key.startswith(f"gates.{task}."),
            "cgc": lambda key, task: key.startswith((f"gates.{task}.", f"own.{task}.")),
            "ple": lambda key, task: key.startswith(f"gates.{task}.1.")}
@@ -266,13 +267,13 @@ def test_any_network_will_do(scheme):
 
 @pytest.mark.parametrize("scheme", ["cross_stitch", "mtan", "ple"])
 def test_without_stages_it_says_what_will_do(scheme):
-    with pytest.raises(ParameterError, match=f"{scheme} acts between the stages .* that of Unstaged is no sequence .*use soft, mmoe or cgc"):
+    with pytest.raises(ParameterError, match=f"{scheme} acts between the stages .* of Unstaged is no .*use soft, mmoe or cgc"):
         SCHEMES[scheme](Unstaged()).build({"main": VALUES}, TASKS)
 
 
 @every
 def test_a_scheme_in_a_scheme_is_refused(scheme):
-    with pytest.raises(ParameterError, match=f"{scheme} takes a trunk with one representation for all tasks, found networks.soft"):
+    with pytest.raises(ParameterError, match=f"{scheme} takes a trunk with one representation .*, found networks.soft, which"):
         SCHEMES[scheme](Named("networks.soft", Soft(trunk=Mlp()))).build({"main": VALUES}, TASKS)
 
 
@@ -338,8 +339,19 @@ def test_it_learns_two_tasks_of_one_dataset(train, trunk):
     assert found["accuracy"] >= 0.45 and found["r2"] >= 0.5
 
 
-@pytest.mark.parametrize("trunk", RUNS, ids=lambda trunk: trunk["use"])
+@pytest.mark.parametrize("trunk", RUNS[:3], ids=lambda trunk: trunk["use"])
 def test_a_run_and_its_continuation(train, trunk):
     train(trunk, 1, 24, "cut")
     one, two = (torch.load(train(trunk, 2, 24, runs).checkpoint("last"), weights_only=True)["model"] for runs in ("cut", "whole"))
     assert all(torch.equal(one[key], two[key]) for key in two)
+
+
+def test_the_cost_of_distance_holds_networks_together(train):
+    def distance(strength):
+        folder = train({"use": "soft", "trunk": CNN, "strength": strength}, 2, 24, f"runs{strength}")
+        state = torch.load(folder.checkpoint("last"), weights_only=True)["model"]
+        pairs = [(one, state[key.replace(".pitch.", ".timbre.")]) for key, one in state.items() if "networks.pitch." in key]
+        assert pairs
+        return sum((one - other).square().sum() for one, other in pairs if one.dim() > 1)
+
+    assert distance(10.0) < 0.5 * distance(0.0)
