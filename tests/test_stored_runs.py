@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from mtcore.errors import ExperimentError, LeakError
 from mtcore.experiment.run import Experiment
 from mtcore.experiment.stored import RunOutputs, StoredRun, trained_on
 from mtcore.extracting.chain import Array
-from mtcore.plugin import File
+from mtcore.plugin import Clip, File, Lazy, Reader, Task
 
 ONE = {"folds": 1, "validation": 0.2}
 SHORT = {"epochs": 1, "batch_size": 8}
@@ -342,3 +343,42 @@ def test_clips_of_any_length_and_several_trunks(make, generated):
     np.testing.assert_allclose(vector, torch.cat([one.vector for one in expected.values()], 1), rtol=1e-5)
     with pytest.raises(ExperimentError, match="frames in one representation, found 2"):
         stored.outputs(Array(sound, rate), "frames")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Levels(Reader):
+    """Noise whose level per frame, and overall, are tasks of kind array."""
+
+    generated = True
+
+    def tasks(self, root):
+        return [Task.array("level", (1, None)), Task.array("both", (2,))]
+
+    def clips(self, root):
+        for i in range(24):
+            targets = {"level": np.full((1, 40), i / 10, np.float32), "both": np.array([i, -i], np.float32)}
+            yield Clip(f"c{i}", Lazy(noise, (i,), key=f"levels-{i}"), targets)
+
+
+def noise(number):
+    return np.random.default_rng(number).uniform(-0.5, 0.5, (1, 1000)).astype(np.float32), 2000
+
+
+def test_arrays_are_predicted_for_all_frames(make):
+    tasks = {name: {"head": "core.array"} for name in ("level", "both")}
+    [run] = make(datasets={"a": {"reader": Levels()}}, tasks=tasks, split=ONE, train=SHORT,
+                 model={"trunk": {"use": "core.cnn", "channels": [4], "stride": 1}}).run()
+    stored = StoredRun(run.folder.path)
+    for task, found, scores, _ in predictions(run, stored):
+        length = scores.shape[-1] if task == "level" else None
+        np.testing.assert_allclose(found.scores[0][..., :length], scores, rtol=1e-3, atol=1e-4)
+    assert found.scores[0].shape[-1] == 2 or found.scores[0].shape[-1] >= 40
+
+
+def test_students_of_labels_and_of_events_learn_from_their_teachers(make, generated):
+    data = {"datasets": {"a": {"reader": generated(chosen=("beep", "tags", "size"), seconds=3.0)}}}
+    [teacher] = make(**BEEPS | data).run()
+    loss = {"use": "losses.distill", "teacher": "big"}
+    tasks = {name: {"loss": loss} for name in ("beep", "tags", "size")}
+    [run] = make(**BEEPS | data | {"name": "student", "teachers": teacher_of(teacher), "tasks": tasks, "batch": {"steps": ["augment.mixup"]}}).run()
+    assert run.done and np.isfinite([line["value"] for line in run.folder.metrics() if line["metric"] == "loss"]).all()

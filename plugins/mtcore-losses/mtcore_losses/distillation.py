@@ -67,6 +67,8 @@ class Distill(Loss):
             raise TrainingError(f"task {task}: expected outputs of the teacher {self.teacher!r} for this task, found "
                                 f"{', '.join(known) or 'no teachers'}; let the experiment's `teachers` name a run with the task")
         found = batch.teachers[self.teacher][task].detach().to(output)[batch.rows[task]]
+        if output.dim() == 3 and found.dim() == 3 and found.shape[-1] > output.shape[-1]:  # a frame of the output is several of the input
+            found = F.avg_pool1d(found, -(-found.shape[-1] // output.shape[-1]), ceil_mode=True)
         if found.shape != output.shape:
             raise TrainingError(f"task {task}: expected outputs of the teacher {self.teacher!r} of the shape "
                                 f"{tuple(output.shape)}, found {tuple(found.shape)}; both need the same labels, and for events frames of one stride")
