@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from mtcore.errors import ExperimentError, LeakError
 from mtcore.experiment.run import Experiment
 from mtcore.experiment.stored import RunOutputs, StoredRun, trained_on
 from mtcore.extracting.chain import Array
-from mtcore.plugin import File
+from mtcore.plugin import Clip, File, Lazy, Reader, Task
 
 ONE = {"folds": 1, "validation": 0.2}
 SHORT = {"epochs": 1, "batch_size": 8}
@@ -298,3 +299,86 @@ def test_events_are_printed_with_their_times(make, generated, tmp_path):
     expected = StoredRun(run.folder.path).predict(File(tmp_path / "one.wav"))["beep"]
     assert [(one["onset"], one["offset"]) for one in events] == [(onset, offset) for onset, offset, _ in expected.decided[0]]
     assert call(run.folder.path, tmp_path / "one.wav").stdout.splitlines()[0].split()[-2:] == ["onset", "offset"] or not events
+
+
+# What a folder must tell --------------------------------------------------------------------------------------------------
+
+
+def test_random_steps_and_materials_are_not_needed(make, generated):
+    steps = ["core.mono", {"use": "augment.mix_noise", "material": "noise", "snr": [0, 10]}, {"use": "augment.random_crop", "length": "0.4s"}]
+    [run] = make(materials={"noise": {"reader": generated(offset=500)}}, signal={"steps": steps}, split=ONE, train=SHORT).run()
+    for _, found, scores, _ in predictions(run, StoredRun(run.folder.path)):
+        np.testing.assert_allclose(found.scores[0], scores, rtol=1e-4, atol=1e-5)
+    assert len(trained_on(run.folder.path)) > len(run.data().clips("train"))
+
+
+def test_a_dataset_with_a_chain_of_its_own_is_named(make, generated):
+    [run] = make(datasets={"a": {"reader": generated()}, "b": {"reader": generated(offset=100), "signal": ["core.mono"]}},
+                 inputs={"main": {"extractor": "core.spectrogram", "steps": [{"use": "core.standardize", "fit": "dataset"}]}},
+                 extract={"dtype": "float16"}, split=ONE, train=SHORT).run()
+    with pytest.raises(ExperimentError, match="its datasets have chains of their own.*a, b"):
+        StoredRun(run.folder.path)
+    for dataset in "ab":
+        stored = StoredRun(run.folder.path, dataset=dataset)
+        for part in run.folder.load_predictions("best").values():
+            [(name, scores)] = [(n, s) for n, s in zip(part["label"].clips, part["label"].scores) if n.startswith(dataset)][:1]
+            np.testing.assert_allclose(stored.predict(clip(run, name))["label"].scores[0], scores, rtol=1e-4, atol=1e-5)
+
+
+def test_clips_of_any_length_and_several_trunks(make, generated):
+    data = {"a": {"reader": generated(seconds=0.5)}, "b": {"reader": generated(seconds=0.7, offset=100)}}
+    inputs = {"main": {"extractor": "core.spectrogram"}, "wave": {"extractor": "core.waveform"}}
+    trunks = {"one": {"use": "core.cnn", "channels": [4], "inputs": ["main"]}, "two": {"use": "core.cnn1d", "channels": [4], "kernel": 9,
+                                                                                    "inputs": ["wave"]}}
+    [run] = make(datasets=data, inputs=inputs, model={"trunks": trunks}, split=ONE, train=SHORT).run()
+    stored = StoredRun(run.folder.path)
+    for _, found, scores, _ in predictions(run, stored):
+        np.testing.assert_allclose(found.scores[0], scores, rtol=1e-3, atol=1e-4)
+    name = run.folder.load_predictions("best")["test"]["label"].clips[0]
+    sound, rate = clip(run, name).load(*clip(run, name).args)
+    vector = stored.outputs(Array(sound, rate), "vector").data
+    with torch.no_grad():
+        batch = stored.data(Array(sound, rate)).rows("test").batch([0])
+        expected = stored.model(batch.inputs, batch.lengths, batch.rows).representation
+    np.testing.assert_allclose(vector, torch.cat([one.vector for one in expected.values()], 1), rtol=1e-5)
+    with pytest.raises(ExperimentError, match="frames in one representation, found 2"):
+        stored.outputs(Array(sound, rate), "frames")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Levels(Reader):
+    """Noise whose level per frame, and overall, are tasks of kind array."""
+
+    generated = True
+
+    def tasks(self, root):
+        return [Task.array("level", (1, None)), Task.array("both", (2,))]
+
+    def clips(self, root):
+        for i in range(24):
+            targets = {"level": np.full((1, 40), i / 10, np.float32), "both": np.array([i, -i], np.float32)}
+            yield Clip(f"c{i}", Lazy(noise, (i,), key=f"levels-{i}"), targets)
+
+
+def noise(number):
+    return np.random.default_rng(number).uniform(-0.5, 0.5, (1, 1000)).astype(np.float32), 2000
+
+
+def test_arrays_are_predicted_for_all_frames(make):
+    tasks = {name: {"head": "core.array"} for name in ("level", "both")}
+    [run] = make(datasets={"a": {"reader": Levels()}}, tasks=tasks, split=ONE, train=SHORT,
+                 model={"trunk": {"use": "core.cnn", "channels": [4], "stride": 1}}).run()
+    stored = StoredRun(run.folder.path)
+    for task, found, scores, _ in predictions(run, stored):
+        length = scores.shape[-1] if task == "level" else None
+        np.testing.assert_allclose(found.scores[0][..., :length], scores, rtol=1e-3, atol=1e-4)
+    assert found.scores[0].shape[-1] == 2 or found.scores[0].shape[-1] >= 40
+
+
+def test_students_of_labels_and_of_events_learn_from_their_teachers(make, generated):
+    data = {"datasets": {"a": {"reader": generated(chosen=("beep", "tags", "size"), seconds=3.0)}}}
+    [teacher] = make(**BEEPS | data).run()
+    loss = {"use": "losses.distill", "teacher": "big"}
+    tasks = {name: {"loss": loss} for name in ("beep", "tags", "size")}
+    [run] = make(**BEEPS | data | {"name": "student", "teachers": teacher_of(teacher), "tasks": tasks, "batch": {"steps": ["augment.mixup"]}}).run()
+    assert run.done and np.isfinite([line["value"] for line in run.folder.metrics() if line["metric"] == "loss"]).all()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mtcore.plugin import Example
 
-__all__ = ["crop_or_pad", "make_csv", "make_folders", "make_nothing", "run"]
+__all__ = ["crop_or_pad", "make_csv", "make_folders", "make_nothing"]
 
 
 def _write(path: Path, frequency: float, seconds: float = 0.5, rate: int = 8000) -> None:
@@ -41,15 +41,3 @@ def make_nothing(root: Path) -> None:
 def crop_or_pad(root: Path) -> Example:
     """A length that is longer than some of the kit's arrays and shorter than others."""
     return Example(parameters={"length": "1.05s"}, others={"length": "median"})
-
-
-def run(root: Path) -> Example:
-    """A run of one epoch over a few generated tones, and two of them."""
-    from mtcore.builtin.sound import RATE, tone
-    from mtcore.experiment.run import Experiment
-
-    content = {"name": "example", "datasets": {"tones": {"reader": {"use": "core.tones", "count": 24}}}, "train": {"epochs": 1},
-               "inputs": {"main": {"extractor": {"use": "core.spectrogram", "hop": 0.032}}}, "report": {"reporters": []},
-               "split": {"folds": 1, "test": 0.3}, "model": {"trunk": {"use": "core.cnn", "channels": [4], "stride": 1}}}
-    [one] = Experiment(content, root, root / "runs", root / "cache").run()
-    return Example(parameters={"run": str(one.folder.path)}, others={"what": "frames", "dataset": "tones"}, arrays=tuple(tone(0, n)[0] for n in (0, 5)), rate=RATE)

@@ -29,7 +29,7 @@ def mtcore_register_extractors():
     yield ExtractorSpec("waveform", "mtcore.builtin.extractors:Waveform", "The array as it is")
     yield ExtractorSpec("spectrogram", "mtcore.builtin.extractors:Spectrogram", "Short-time spectrum, numpy only")
     yield ExtractorSpec("run", "mtcore.experiment.stored:RunOutputs", "Representation or outputs of a stored run",
-                        example="mtcore.builtin.examples:run")
+                        example="mtcore.testing.runs:example")
 
 
 @hookimpl

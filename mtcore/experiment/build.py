@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
-from itertools import takewhile
+from itertools import accumulate, takewhile
 from pathlib import Path
 from typing import Any, Callable, Mapping
-
-import numpy as np
 
 from ..errors import ExperimentError
 from ..extracting.chain import Chain
@@ -26,8 +24,8 @@ METRICS = {"binary": ["core.classification"], "multiclass": ["core.classificatio
 
 
 class Builder:
-    """Makes the components of one configuration; `registry` checks their parameters. `find(text, key path)` is the folder of the stored run
-    that a text in the file means; `runs` are those that were asked for, by their digest."""
+    """Makes the components of one configuration; `registry` checks their parameters. `find(text, key path)` is the folder of the
+    stored run that a text in the file means; `runs` are those that were asked for, by their digest."""
 
     def __init__(self, config: Config, registry, folder: Path, find: Callable[[str, str], Path] | None = None):
         self.config, self.registry, self.folder = config, registry, folder
@@ -60,7 +58,7 @@ class Builder:
         return Chain(steps, shared=len(before) + len(common), dtype=config.extract.dtype)
 
     def _extractor(self, value: Any, path: str) -> Step:
-        if isinstance(value, Mapping) and isinstance(value.get("run"), str) and self.registry.find("extractor", value["use"])[0] == "core.run":
+        if isinstance(value, Mapping) and value.get("use") in ("core.run", "run") and isinstance(value.get("run"), str):
             value = {**value, "run": str(self.find(value["run"], path))}
         step = self.registry.make_step(value, path=path, kinds=("extractor",), search=self.folder)
         if isinstance(step.component, RunOutputs):
@@ -72,13 +70,13 @@ class Builder:
         return self._extractor({"use": "core.run", "what": what, **vars(self.config.teachers[name])}, f"teachers.{name}")
 
     def lessons(self, tasks: Mapping[str, Task]) -> tuple[dict[tuple[str, str], Chain], dict[str, dict[str, tuple[str, list[int]]]]]:
-        """Chains of the teachers' raw outputs by (teacher, what), and by teacher and task that it shares with the run, what holds the
-        task and where its values lie there."""
+        """Chains of the teachers' raw outputs by (teacher, what), and by teacher and task that it shares with the run, what holds
+        the task and where its values lie there."""
         chains, places = {}, {}
         for name in self.config.teachers:
             stored = self.teacher(name).component.stored
-            starts = dict(zip(stored.plain(), np.cumsum([0, *(max(1, len(stored.tasks[task].labels) * (stored.tasks[task].kind != "binary"))
-                                                               for task in stored.plain())]).tolist()))
+            sizes = [len(one.labels) if one.kind[:5] == "multi" else 1 for one in map(stored.tasks.get, stored.plain())]
+            starts = dict(zip(stored.plain(), accumulate(sizes, initial=0)))
             for task in (tasks[key] for key in tasks if key in stored.tasks and tasks[key].kind in (*PLAIN, "events")):
                 theirs = stored.tasks[task.name]
                 same = sorted(theirs.labels) == sorted(task.labels) if task.kind != "binary" else theirs.labels == task.labels
@@ -87,7 +85,7 @@ class Builder:
                                           f"{', '.join(theirs.labels) or 'numbers'}; this experiment as {task.kind} of "
                                           f"{', '.join(task.labels) or 'numbers'}; expected the same labels")
                 what = task.name if task.kind == "events" else "outputs"
-                order = [theirs.labels.index(label) for label in task.labels] if task.kind[:5] == "multi" or task.kind == "events" else [0]
+                order = [0] if task.kind in ("binary", "regression") else [theirs.labels.index(label) for label in task.labels]
                 places.setdefault(name, {})[task.name] = what, [starts.get(task.name, 0) + index for index in order]
                 chains[name, what] = Chain((self.teacher(name, what),))
         return chains, places
@@ -211,7 +209,7 @@ class Builder:
             "datasets": {name: {"reader": self.make("reader", config.datasets[name].reader, f"datasets.{name}.reader").described(),
                                 "group": config.datasets[name].group, "max_per_label": config.datasets[name].max_per_label}
                          for name in datasets},
-            "inputs": {name: {"task": one.task, "steps": [self._step(step) for step in self.chain(datasets[0], name).steps]} if one.task else
+            "inputs": {name: {"task": one.task, "steps": [*map(self._step, self.chain(datasets[0], name).steps)]} if one.task else
                        {dataset: [self._step(step) for step in self.chain(dataset, name).steps] for dataset in datasets}
                        for name, one in config.inputs.items()},
             **({"teachers": {name: self.teacher(name).described() for name in config.teachers}} if config.teachers else {}),

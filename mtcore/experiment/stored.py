@@ -31,7 +31,7 @@ __all__ = ["RunOutputs", "StoredRun", "find_run", "save_trained", "stretch", "ta
 
 PLAIN = ("binary", "multiclass", "multilabel", "regression")
 """Kinds whose raw outputs are [values]."""
-NEUTRAL = {"multilabel": (), "events": (), "regression": 0.0, "array": ()}
+NEUTRAL = {"multilabel": (), "events": (), "regression": 0.0}
 
 
 def task_info(task: Task) -> dict[str, Any]:
@@ -73,6 +73,8 @@ class StoredRun:
     def __init__(self, folder: Path | str, checkpoint: str = "best", dataset: str | None = None, trust: bool = False):
         self.folder, self.checkpoint, self.trust = RunFolder(folder), checkpoint, trust
         self.info = info = _info(self.folder)
+        if not self.folder.checkpoint(checkpoint).exists():
+            raise ExperimentError(f"{self.folder.checkpoint(checkpoint)}: expected a checkpoint, found nothing there; the trainer may keep none")
         if "shapes" not in info:
             raise ExperimentError(f"{folder}: expected a run with its rows' shapes, found one of an older mtcore; run it again")
         self.tasks = {name: Task(name, one["kind"], tuple(one["labels"]), one["unit"], one["shape"] and tuple(one["shape"]))
@@ -175,7 +177,8 @@ class StoredRun:
 
     def data(self, array: Array, name: str = "clip") -> RunData:
         """One recording as the test part of a run, neither its targets known nor anything random."""
-        targets = {key: NEUTRAL.get(task.kind, task.labels[0] if task.labels else 0.0) for key, task in self.tasks.items() if task.kind != "none"}
+        targets = {key: np.zeros([size or 1 for size in task.shape or ()], np.float32) if task.kind == "array" else
+                   NEUTRAL.get(task.kind, task.labels[:1] and task.labels[0]) for key, task in self.tasks.items() if task.kind != "none"}
         dataset = Dataset(self.dataset, None, Path(), self.tasks, (Clip(name, Lazy(decode), targets),))
         inputs = {}
         for key, chain in self.chains.items():
@@ -188,8 +191,13 @@ class StoredRun:
 
     def predict(self, audio: File | Lazy | Array, heads: Mapping[str, Head] | None = None) -> dict[str, Predictions]:
         """Per task what the run says of one recording: scores, and what the heads decide. Raises `ClipError` for what it cannot take."""
-        array = audio if isinstance(audio, Array) else Array(*decode(audio))
-        rows = self.data(array, str(audio) if not isinstance(audio, Array) else "clip").rows("test")
+        given = isinstance(audio, Array)
+        rows = self.data(audio if given else Array(*decode(audio)), "clip" if given else str(audio)).rows("test")
+        for name, task in self.tasks.items():
+            if task.framed and task.kind == "array":  # a target as long as the rows: what has none is left out
+                last = next(a for a in (rows._array(len(rows) - 1, one) for one in rows.data.names) if a.axis is not None)
+                end = (last.frames[0] if last.frames else 0) + last.data.shape[-1] + round(last.by / last.axis.hop)
+                rows.data.encoded[self.dataset][0][name] = np.zeros([*(size or 1 for size in task.shape[:-1]), end], np.float32)
         losses = dict.fromkeys(self.tasks, lambda raw, target, batch: raw.new_zeros(len(raw)))
         found, _ = predict(self.model, self.heads if heads is None else heads, losses, rows, self.config["train"]["batch_size"])
         return {name: replace(one, targets=None, trained=None) for name, one in found.items()}
@@ -259,7 +267,7 @@ def _digest(path: str, identity: str, *stamp: int) -> str:
 
 
 @lru_cache(maxsize=16)
-def _opened(path: str, checkpoint: str, dataset: str | None, *stamp: int) -> StoredRun:
+def _opened(path: str, checkpoint: str, dataset: str | None, *stamp: tuple[int, int]) -> StoredRun:
     return StoredRun(path, checkpoint, dataset)
 
 
@@ -290,10 +298,8 @@ class RunOutputs(Extractor):
     def stored(self) -> StoredRun:
         folder = RunFolder(Path(os.path.expandvars(self.run)).expanduser())
         _info(folder)
-        path = folder.checkpoint(self.checkpoint)
-        if not path.exists():
-            raise ExperimentError(f"{path}: expected a checkpoint, found nothing there")
-        found = _opened(str(folder.path.resolve()), self.checkpoint, self.dataset, path.stat().st_mtime_ns, path.stat().st_size)
+        stamp = [(one.st_mtime_ns, one.st_size) for one in map(os.stat, filter(Path.exists, [folder.checkpoint(self.checkpoint)]))]
+        found = _opened(str(folder.path.resolve()), self.checkpoint, self.dataset, *stamp)
         if self.digest not in (None, found.digest):
             raise ExperimentError(f"{folder.path}: expected a run with the digest {self.digest}, found {found.digest}; it has been trained again")
         if self.what not in ("vector", "frames", "outputs") and (self.what not in found.tasks or found.tasks[self.what].kind not in (*PLAIN, "events")):

@@ -56,7 +56,10 @@ class Mixing(Preparer):
                 targets[name] = self.events(one, two, first, share) if name in framed else share * one + (1 - share) * two
                 rows[name] = own[both]
             lengths = batch.lengths and {name: torch.maximum(length, length[partner]) for name, length in batch.lengths.items()}
-            return replace(batch, inputs=inputs, targets=targets, rows=rows, lengths=lengths)
+            teachers = {teacher: {name: (self.events(y, y[partner], first, share) if name in framed else
+                                         share * y + (1 - share) * y[partner]) for name, y in outputs.items()}
+                        for teacher, outputs in batch.teachers.items()}
+            return replace(batch, inputs=inputs, targets=targets, rows=rows, lengths=lengths, teachers=teachers)
 
         return context.then(apply)
 
