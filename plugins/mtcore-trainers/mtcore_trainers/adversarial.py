@@ -63,7 +63,8 @@ class AdversarialRun(GradientRun):
         if len(self.nuisances) in (0, len(setup.heads)):
             folder.log(f"warning: nothing is reversed: {', '.join(setup.heads)} are {'all' if self.nuisances else 'no'} nuisance tasks")
             self.nuisances = []
-        hooks = [model.heads[task].register_forward_pre_hook(self.reversed) for task in self.nuisances]
+        reverse = lambda head, given: (self.reversed(given[0]), *given[1:])  # noqa: E731  not a method: a copied model would copy its owner
+        hooks = [model.heads[task].register_forward_pre_hook(reverse) for task in self.nuisances]
         try:
             super().run(model, data, folder, setup)
         finally:
@@ -76,10 +77,9 @@ class AdversarialRun(GradientRun):
         p = min(1.0, (self.update - 1) / rise) if rise else 1.0
         return self.options.factor * (2 / (1 + math.exp(-10 * p)) - 1 if rise else 1.0)
 
-    def reversed(self, head, arguments):
-        vector, frames, stride = arguments[0]
-        factor = self.factor()
-        return Representation(Reverse.apply(vector, factor), None if frames is None else Reverse.apply(frames, factor), stride), *arguments[1:]
+    def reversed(self, one: Representation) -> Representation:
+        turn = lambda values: None if values is None else Reverse.apply(values, self.factor())  # noqa: E731
+        return one._replace(vector=turn(one.vector), frames=turn(one.frames))
 
     def watched_value(self, found):
         if not self.setup.watched and self.nuisances:

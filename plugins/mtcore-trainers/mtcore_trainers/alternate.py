@@ -43,13 +43,14 @@ class AlternateRun(GradientRun):
     def one_update(self, micro, total):
         task = self.next(micro, total)
         # without a row of the task the batch is empty, but for other processes' sake it is there
-        super().one_update([one for batch in micro if (one := only(batch, [task]))] or [replace(micro[0], targets={}, rows={})], total)
+        super().one_update([one for batch in micro if (one := only(batch, [task]))] 
+                           or [replace(batch, targets={}, rows={}) for batch in micro[:1]], total)
 
     def next(self, micro, total) -> str:
         """Ties go in the experiment's order, which begins one task later in each epoch."""
         names = list(self.setup.heads)
-        there, done = self.setup.balancing.reduce(torch.tensor(
-            [[float(any(name in batch.rows for batch in micro)) for name in names], [float(total[name][1]) for name in names]],
+        there, done = self.setup.processes.total(torch.tensor(
+            [[float(any(name in batch.rows for batch in micro)) for name in names], [float(total.get(name, (0, 0))[1]) for name in names]],
             dtype=torch.float64))
         order = sorted(range(len(names)), key=lambda i: (float(done[i] / self.owed[i]), (i - self.epoch) % len(names)))
         return names[next(i for i in order if there[i])]

@@ -17,7 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from mtcore.plugin import Batch, ParameterError, Task, Trainer, TrainingError, param
+from mtcore.plugin import Batch, ParameterError, Predictions, Task, Trainer, TrainingError, param
 from mtcore.training.evaluate import figures, predict
 
 __all__ = ["Sklearn"]
@@ -66,7 +66,7 @@ class SklearnRun:
         self.options = options
 
     def check(self, model, data, setup):
-        if setup.balancing.processes > 1:
+        if setup.processes.count > 1:
             raise TrainingError("train.trainer: sklearn runs in one process; start this run without torchrun")
         for name in setup.heads:
             kind = data.tasks[name].kind
@@ -95,11 +95,8 @@ class SklearnRun:
         found, predictions = {}, {}
         for part, some in rows.items():
             if len(some):
-                predictions[part], losses = predict(fitted, heads, setup.losses, some, setup.batch_size, setup.workers, setup.each_window)
-                if part == "validation":
-                    heads = {name: Scores(head.head.tuned(data.tasks[name], predictions[part][name])) for name, head in heads.items()}
-                    for name, one in predictions[part].items():
-                        one.decided = heads[name].decide(one.task, one.scores)
+                predictions[part], losses = predict(fitted, heads, setup.losses, some, setup.batch_size, setup.workers,
+                                                    setup.each_window, tune=part == "validation")
                 found[part] = {name: {"loss": loss} for name, loss in losses.items()} if part == "train" else figures(
                     predictions[part], losses, setup.metrics)
         del predictions["train"]
@@ -234,6 +231,9 @@ class Scores:
 
     def __init__(self, head):
         self.head, self.decide = head, head.decide
+
+    def tuned(self, task: Task, predictions: Predictions) -> Scores:
+        return Scores(self.head.tuned(task, predictions))
 
     def scores(self, task: Task, output: torch.Tensor) -> torch.Tensor:
         return output if task.kind == "regression" else output.softmax(1) if task.kind == "multiclass" else output.sigmoid()
