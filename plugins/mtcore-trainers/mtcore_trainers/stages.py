@@ -23,8 +23,8 @@ __all__ = ["PretrainFinetune"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Stage:
-    """`tasks`: those learned, of none named all; `freeze`: patterns of names of parameters that stay as they are; `rate`: factor of the
-    learning rate."""
+    """`tasks`: those learned, where none is named all; `freeze`: patterns of names of parameters that stay as they are; `rate`: factor
+    of the learning rate."""
 
     epochs: int
     tasks: tuple[str, ...] = ()
@@ -32,8 +32,8 @@ class Stage:
     rate: float = 1.0
 
 
-TYPES = {"epochs": (int, "a whole number above 0"), "rate": ((int, float), "a number above 0"), "tasks": (list, "a list of tasks"),
-         "freeze": (list, "a list of patterns")}
+TYPES = {"epochs": (int, "a whole number above 0"), "rate": ((int, float), "a number above 0"),
+         "tasks": (list, "a list of tasks"), "freeze": (list, "a list of patterns")}
 
 
 def read(table: dict[str, Any], path: str) -> Stage:
@@ -52,14 +52,16 @@ def read(table: dict[str, Any], path: str) -> Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainFinetune(Trainer):
-    """Stages one after the other, each with its tasks, its frozen layers, and optimizer, schedule and balancer anew: pre-training on one task and
-    fine-tuning on another, as a whole or layer by layer (Howard and Ruder 2018, https://arxiv.org/abs/1801.06146, unfreeze from the top).
+    """Stages one after the other, each with its tasks, its frozen layers, and optimizer, schedule and balancer anew: pre-training on
+    one task and fine-tuning on another, as a whole or layer by layer (Howard and Ruder 2018, https://arxiv.org/abs/1801.06146,
+    unfreeze from the top).
 
-    An epoch goes once through the rows that have one of the stage's tasks. The best checkpoint is one of the last stage, by its tasks'
-    losses unless train.stop.on names another figure; patience ends that stage only.
+    An epoch goes once through the rows that have one of the stage's tasks. The best checkpoint is one of the last stage, by its
+    tasks' losses unless train.stop.on names another figure; patience ends that stage only.
     """
 
-    stages: list[dict[str, Any]] = param(help="tables of epochs, tasks (all), freeze (patterns such as \"trunks.*\"; none), rate (1.0)")
+    stages: list[dict[str, Any]] = param(
+        help="tables of epochs, tasks (all), freeze (patterns such as \"trunks.*\"; none), rate (1.0)")
 
     def __post_init__(self):
         if not self.stages:
@@ -91,13 +93,13 @@ class StagesRun(GradientRun):
             if unknown := [task for task in stage.tasks if task not in known]:
                 raise ParameterError(f"{path}.tasks: expected tasks out of {', '.join(sorted(known))}; found {unknown[0]!r}")
             if not set(self.tasks(stage, setup)) & set(setup.heads):
-                raise ParameterError(f"{path}.tasks: this run has only {', '.join(setup.heads)}, and none of them is in this stage; leave the "
-                                     "stage out, or do not vary tasks with this trainer")
+                raise ParameterError(f"{path}.tasks: this run has only {', '.join(setup.heads)}, and none of them is in this stage; "
+                                     "leave the stage out, or do not vary tasks with this trainer")
             for pattern in stage.freeze:
                 if not any(fnmatchcase(name, pattern) for name in names):
                     raise ParameterError(f"{path}.freeze: {pattern!r} is the name of no parameter; there are {', '.join(names)}")
             if all(frozen(name, stage) for name in names):
-                raise ParameterError(f"{path}.freeze: nothing is left to train; leave a parameter out of {', '.join(stage.freeze)}")
+                raise ParameterError(f"{path}.freeze: nothing is left to train; leave something out of {', '.join(stage.freeze)}")
 
     def run(self, model, data, folder, setup):
         self.check(model, data, setup)
