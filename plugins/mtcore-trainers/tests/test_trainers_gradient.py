@@ -223,3 +223,20 @@ def test_variations_without_the_nuisance_are_plain_gradient_descent(make):
     for one, plain in zip(make(ADVERSARIAL, **given).run(), make("gradient", **given, runs="plain").run(), strict=True):
         assert (one.folder.path / "metrics.jsonl").read_text() == (plain.folder.path / "metrics.jsonl").read_text()
         assert "warning: nothing is reversed" in (one.folder.path / "run.log").read_text()
+
+
+@pytest.mark.parametrize("trainer", ["trainers.alternate", STAGES, {**ADVERSARIAL, "tasks": ["size"]}], ids=["alternate", "stages", "adversarial"])
+def test_with_averaged_weights_and_rates_by_pattern(continues, trainer):
+    continues(trainer, cuts=(2,), readers=TWO, train={
+        "epochs": None if trainer is STAGES else 2, "average": 0.9, "parameters": {"trunks.*": {"lr": 1e-4}, "heads.size.*": {"frozen": 1}}})
+
+
+def test_rates_of_stages_and_of_patterns_are_multiplied(make, seen):
+    make({**STAGES, "stages": [{"epochs": 1}, {"epochs": 1, "rate": 0.5, "freeze": ["heads.size.*"]}]}, train={
+        "epochs": None, "optimizer": {"use": "sgd", "lr": 0.1}, "parameters": {"trunks.*": {"lr": 0.01}}}).run()
+    run = seen[-1][0]
+    rates = {id(parameter): group["lr"] for group in run.optimizer.param_groups for parameter in group["params"]}
+    named = dict(run.model.named_parameters())
+    assert {rates[id(value)] for name, value in named.items() if name.startswith("trunks")} == {0.005}
+    assert {rates[id(value)] for name, value in named.items() if name.startswith("heads")} == {0.05}
+    assert {name for name, value in named.items() if not value.requires_grad} == {name for name in named if name.startswith("heads.size")}
