@@ -130,6 +130,7 @@ class GradientRun:
                     else:
                         self.epoch_done()
                 self.checkpoints.wait()
+                setup.processes.wait()  # until what all are about to read is written
                 self.finish()
         finally:
             self.checkpoints.wait()

@@ -14,8 +14,8 @@ __all__ = ["Lookahead"]
 
 @dataclass(frozen=True, kw_only=True)
 class Lookahead(Trainer):
-    """Any optimizer runs ahead for some updates; then slow weights go part of the way after it, and it goes on from there (Zhang et al.
-    2019, https://arxiv.org/abs/1907.08610, with the optimizer's state kept)."""
+    """Any optimizer runs ahead for some updates; then slow weights go part of the way after it, and it goes on from there
+    (Zhang et al. 2019, https://arxiv.org/abs/1907.08610, with the optimizer's state kept)."""
 
     every: int = param(5, minimum=1, unit="updates", help="after which the slow weights follow")
     share: float = param(0.5, minimum=0, maximum=1, help="of the way that they go")

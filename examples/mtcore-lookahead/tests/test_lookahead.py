@@ -87,4 +87,4 @@ def test_it_continues_to_the_same_bits(run, monkeypatch):
             run(trainer, "cut")
     continued = run(trainer, "cut")
     assert all(same(weights(continued, name), weights(uninterrupted, name)) for name in ("best", "last"))
-    assert same(weights(continued), weights(uninterrupted)) and not same(weights(continued), weights(run("core.gradient", "plain")))
+    assert not same(weights(continued), weights(run("core.gradient", "plain")))

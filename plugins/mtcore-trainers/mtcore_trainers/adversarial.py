@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from mtcore.plugin import ParameterError, Trainer, param
+from mtcore.plugin import ParameterError, Representation, Trainer, param
 from mtcore.training.gradient import GradientRun
 
 __all__ = ["Adversarial"]
@@ -15,10 +15,10 @@ __all__ = ["Adversarial"]
 
 @dataclass(frozen=True, kw_only=True)
 class Adversarial(Trainer):
-    """Gradient reversal (Ganin and Lempitsky 2015, https://arxiv.org/abs/1409.7495): heads of nuisance tasks such as speaker or device
-    learn as ever, and what they send back into the trunks is multiplied by -factor * (2 / (1 + exp(-10 p)) - 1), where p goes from 0 to 1.
-    Here it does so within `rise` epochs, not over the whole training, so that a run can be made longer. Nuisance tasks do not count in the
-    mean loss that chooses the best checkpoint.
+    """Gradient reversal (Ganin and Lempitsky 2015, https://arxiv.org/abs/1409.7495): heads of nuisance tasks such as speaker or
+    device learn as ever, and what they send back into the trunks is multiplied by -factor * (2 / (1 + exp(-10 p)) - 1), where p
+    goes from 0 to 1. Here it does so within `rise` epochs, not over the whole training, so that a run can be made longer. Nuisance
+    tasks do not count in the mean loss that chooses the best checkpoint.
     """
 
     tasks: tuple[str, ...] = param(help="nuisance tasks; those that a variation leaves out are passed over")
@@ -52,18 +52,20 @@ class AdversarialRun(GradientRun):
         if unknown := [task for task in self.options.tasks if task not in known]:
             raise ParameterError(f"train.trainer.tasks: expected tasks out of {', '.join(sorted(known))}; found {unknown[0]!r}")
         if not self.options.tasks:
-            raise ParameterError("train.trainer.tasks: expected at least one nuisance task; found none: the trainer gradient needs none")
+            raise ParameterError("train.trainer.tasks: expected at least one nuisance task, found none; without any, use gradient")
         if not hasattr(model, "heads"):
             raise ParameterError("train.trainer: adversarial needs a model with `heads`, a module per task that takes a Representation; "
-                                 f"{type(model).__name__} has none: use [model] trunk")
+                                 f"found {type(model).__name__} without; use model.trunk")
 
     def run(self, model, data, folder, setup):
         self.check(model, data, setup)
         self.nuisances = [task for task in setup.heads if task in self.options.tasks]
         if len(self.nuisances) in (0, len(setup.heads)):
-            folder.log(f"warning: nothing is reversed: {', '.join(setup.heads)} are {'all' if self.nuisances else 'no'} nuisance tasks")
+            which = "all" if self.nuisances else "no"
+            folder.log(f"warning: nothing is reversed: {', '.join(setup.heads)} are {which} nuisance tasks")
             self.nuisances = []
-        hooks = [model.heads[task].register_forward_pre_hook(self.reversed) for task in self.nuisances]
+        reverse = lambda head, given: (self.reversed(given[0]), *given[1:])  # no method: a copy of the model would copy its owner
+        hooks = [model.heads[task].register_forward_pre_hook(reverse) for task in self.nuisances]
         try:
             super().run(model, data, folder, setup)
         finally:
@@ -76,12 +78,12 @@ class AdversarialRun(GradientRun):
         p = min(1.0, (self.update - 1) / rise) if rise else 1.0
         return self.options.factor * (2 / (1 + math.exp(-10 * p)) - 1 if rise else 1.0)
 
-    def reversed(self, head, arguments):
-        given, factor = arguments[0], self.factor()
-        frames = None if given.frames is None else Reverse.apply(given.frames, factor)
-        return given._replace(vector=Reverse.apply(given.vector, factor), frames=frames), *arguments[1:]
+    def reversed(self, one: Representation) -> Representation:
+        turn = lambda values: None if values is None else Reverse.apply(values, self.factor())
+        return one._replace(vector=turn(one.vector), frames=turn(one.frames))
 
     def watched_value(self, found):
         if not self.setup.watched and self.nuisances:
-            found = {part: {task: values for task, values in tasks.items() if task not in self.nuisances} for part, tasks in found.items()}
+            found = {part: {task: values for task, values in tasks.items() if task not in self.nuisances}
+                     for part, tasks in found.items()}
         return super().watched_value(found)

@@ -21,8 +21,9 @@ def only(batch: Batch, tasks: Collection[str]) -> Batch | None:
     chosen = torch.cat(list(having.values())).unique()
     place = torch.empty_like(every)
     place[chosen] = torch.arange(len(chosen))
-    pick = lambda values: {name: value[chosen] for name, value in values.items()}  # noqa: E731
-    return replace(batch, inputs=pick(batch.inputs), targets={task: batch.targets[task] for task in having if task in batch.targets},
+    pick = lambda values: {name: value[chosen] for name, value in values.items()}
+    return replace(batch, inputs=pick(batch.inputs),
+                   targets={task: batch.targets[task] for task in having if task in batch.targets},
                    rows={task: place[rows] for task, rows in having.items()}, clips=[batch.clips[row] for row in chosen.tolist()],
                    lengths=None if batch.lengths is None else pick(batch.lengths),
                    teachers={teacher: pick(outputs) for teacher, outputs in batch.teachers.items()})

@@ -17,7 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from mtcore.plugin import Batch, ParameterError, Task, Trainer, TrainingError, param
+from mtcore.plugin import Batch, ParameterError, Predictions, Task, Trainer, TrainingError, param
 from mtcore.training.evaluate import figures, predict
 
 __all__ = ["Sklearn"]
@@ -29,12 +29,13 @@ TINY = 1e-7
 
 @dataclass(frozen=True, kw_only=True)
 class Sklearn(Trainer):
-    """Fits an estimator per task on the training rows that have it. A row is all its inputs, flattened and joined; of an input with a time
-    axis the mean and the deviation over time. Without `estimators`: logistic regression, and ridge regression for numbers; multilabel tasks
-    get one estimator per label. Trunk, losses, optimizer and number of epochs are without meaning; no model is kept.
+    """Fits an estimator per task on the training rows that have it. A row is all its inputs, flattened and joined; of an input with
+    a time axis the mean and the deviation over time. Without `estimators`: logistic regression, and ridge regression for numbers;
+    multilabel tasks get one estimator per label. Trunk, optimizer and number of epochs are without meaning; no model is kept.
     """
 
-    estimators: dict[str, dict[str, Any]] = param({}, help="by task, {use = \"sklearn.svm:SVC\", …} with the estimator's own parameters")
+    estimators: dict[str, dict[str, Any]] = param(
+        {}, help="by task, {use = \"sklearn.svm:SVC\", …} with the estimator's own parameters")
     scale: bool = param(True, help="subtract the training rows' mean and divide by their deviation, per value")
 
     def __post_init__(self):
@@ -53,7 +54,7 @@ def made(table: dict[str, Any], path: str, seed: int) -> Any:
         cls = getattr(import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ParameterError(f"{path}.use: expected an import path such as \"sklearn.svm:SVC\", found {target!r}: {error}") from error
-    if not (inspect.isclass(cls) and issubclass(cls, sklearn.base.BaseEstimator) and hasattr(cls, "fit") and hasattr(cls, "predict")):
+    if not (inspect.isclass(cls) and issubclass(cls, sklearn.base.BaseEstimator) and {"fit", "predict"} <= set(dir(cls))):
         raise ParameterError(f"{path}.use: expected an estimator of scikit-learn's kind with fit and predict; found {target}")
     known = list(inspect.signature(cls).parameters)
     if unknown := [key for key in options if key not in known]:
@@ -66,18 +67,19 @@ class SklearnRun:
         self.options = options
 
     def check(self, model, data, setup):
-        if setup.balancing.processes > 1:
+        if setup.processes.count > 1:
             raise TrainingError("train.trainer: sklearn runs in one process; start this run without torchrun")
         for name in setup.heads:
             kind = data.tasks[name].kind
             if kind not in DEFAULTS:
-                raise ParameterError(f"train.trainer: sklearn learns tasks of kind {', '.join(DEFAULTS)}; {name} is of kind {kind}. Leave it "
-                                     "out with the dataset's `tasks`, or use another trainer")
+                raise ParameterError(f"train.trainer: sklearn learns tasks of kind {', '.join(DEFAULTS)}; {name} is of kind {kind}. "
+                                     "Leave it out with the dataset's `tasks`, or use another trainer")
             cls = type(self.estimator(data.tasks[name], 0))
             expected = sklearn.base.is_regressor if kind == "regression" else sklearn.base.is_classifier
             if not expected(self.estimator(data.tasks[name], 0)):
-                raise ParameterError(f"train.trainer.estimators.{name}.use: a task of kind {kind} needs a "
-                                     f"{'regressor' if kind == 'regression' else 'classifier'}; found {cls.__module__}:{cls.__name__}")
+                role = "regressor" if kind == "regression" else "classifier"
+                raise ParameterError(f"train.trainer.estimators.{name}.use: a task of kind {kind} needs a {role}; found "
+                                     f"{cls.__module__}:{cls.__name__}")
 
     def estimator(self, task: Task, seed: int) -> Any:
         return made(self.options.estimators.get(task.name, DEFAULTS[task.kind]), f"train.trainer.estimators.{task.name}", seed)
@@ -95,11 +97,8 @@ class SklearnRun:
         found, predictions = {}, {}
         for part, some in rows.items():
             if len(some):
-                predictions[part], losses = predict(fitted, heads, setup.losses, some, setup.batch_size, setup.workers, setup.each_window)
-                if part == "validation":
-                    heads = {name: Scores(head.head.tuned(data.tasks[name], predictions[part][name])) for name, head in heads.items()}
-                    for name, one in predictions[part].items():
-                        one.decided = heads[name].decide(one.task, one.scores)
+                predictions[part], losses = predict(fitted, heads, setup.losses, some, setup.batch_size, setup.workers,
+                                                    setup.each_window, tune=part == "validation")
                 found[part] = {name: {"loss": loss} for name, loss in losses.items()} if part == "train" else figures(
                     predictions[part], losses, setup.metrics)
         del predictions["train"]
@@ -140,8 +139,8 @@ class SklearnRun:
                 try:
                     fitted[name] = whole.fit(x[np.concatenate(having[name])], y)
                 except Exception as error:
-                    raise TrainingError(f"task {name}: {type(estimator).__name__} cannot be fitted on {len(y)} rows of {x.shape[1]} values: "
-                                        f"{type(error).__name__}: {error}") from error
+                    raise TrainingError(f"task {name}: {type(estimator).__name__} cannot be fitted on {len(y)} rows of {x.shape[1]} "
+                                        f"values: {type(error).__name__}: {error}; change train.trainer.estimators") from error
             for text in dict.fromkeys(str(one.message).splitlines()[0] for one in said):
                 folder.log(f"warning: task {name}: {text}")
             folder.log(f"task {name}: {estimator} on {len(y)} rows of {x.shape[1]} values")
@@ -149,13 +148,14 @@ class SklearnRun:
 
 
 def batches(rows, setup) -> Iterator[Batch]:
-    yield from rows.batches([range(start, min(start + setup.batch_size, len(rows))) for start in range(0, len(rows), setup.batch_size)],
-                            setup.workers)
+    size = setup.batch_size
+    yield from rows.batches([range(start, min(start + size, len(rows))) for start in range(0, len(rows), size)], setup.workers)
 
 
 def write(folder, found, checkpoint) -> None:
-    folder.append_metrics([{"epoch": 1, "update": 1, "part": part, "task": task, "metric": metric, "value": value, "checkpoint": checkpoint}
-                           for part, tasks in found.items() for task, values in tasks.items() for metric, value in values.items()])
+    folder.append_metrics([
+        {"epoch": 1, "update": 1, "part": part, "task": task, "metric": metric, "value": value, "checkpoint": checkpoint}
+        for part, tasks in found.items() for task, values in tasks.items() for metric, value in values.items()])
 
 
 class Summary:
@@ -166,7 +166,8 @@ class Summary:
         for name in data.names:
             d, c = data.clips("train")[0]
             one = data.input(d, name)
-            array = one.chain.run(one.store.read(one.keys[c]), one.chain.cut, len(one.chain.steps), data.state(d, name), window=0, part="train")
+            array = one.chain.run(one.store.read(one.keys[c]), one.chain.cut, len(one.chain.steps), data.state(d, name), window=0,
+                                  part="train")
             self.timed[name] = array.axis is not None or array.rate is not None
 
     def __call__(self, inputs, lengths=None) -> np.ndarray:
@@ -234,6 +235,9 @@ class Scores:
 
     def __init__(self, head):
         self.head, self.decide = head, head.decide
+
+    def tuned(self, task: Task, predictions: Predictions) -> Scores:
+        return Scores(self.head.tuned(task, predictions))
 
     def scores(self, task: Task, output: torch.Tensor) -> torch.Tensor:
         return output if task.kind == "regression" else output.softmax(1) if task.kind == "multiclass" else output.sigmoid()

@@ -43,7 +43,7 @@ def test_each_update_learns_one_task_and_figures_are_of_its_rows(make, seen, tra
     rows, sizes = Counter(), Counter()
     for _, epoch, micro in seen:
         (task,) = {name for batch in micro for name in batch.rows}
-        assert all(len(batch.rows[task]) == len(batch.clips) for batch in micro)
+        assert all(len(batch.targets[task]) == len(batch.clips) for batch in micro)
         rows[epoch, task] += sum(len(batch.clips) for batch in micro)
         sizes[task] = max(sizes[task], sum(len(batch.clips) for batch in micro))
     for epoch in (1, 2, 3):
@@ -75,7 +75,7 @@ def test_shares_of_tasks(make, seen, order, ratio):
     rows = Counter()
     for _, _, micro in seen:
         for batch in micro:
-            rows.update({name: len(some) for name, some in batch.rows.items()})
+            rows.update({name: len(some) for name, some in batch.targets.items()})
     assert rows["tags"] / rows["label"] == pytest.approx(ratio, rel=0.5)
 
 
@@ -92,7 +92,7 @@ def test_stages_learn_their_tasks_and_leave_alone_what_is_frozen(make, seen):
     assert run.folder.info["epoch"] == 4 and run.done
     found = {}
     for _, epoch, micro in seen:
-        found.setdefault(epoch, Counter()).update({task: len(rows) for batch in micro for task, rows in batch.rows.items()})
+        found.setdefault(epoch, Counter()).update({task: len(targets) for batch in micro for task, targets in batch.targets.items()})
     counts = {name: one.rows for name, one in run.data().statistics().items()}
     assert [dict(found[epoch]) for epoch in (1, 2, 3, 4)] == [{"tags": counts["tags"]}, *[{"label": counts["label"]}] * 2, counts]
     assert all(len(batch.clips) == 4 for _, _, micro in seen[:counts["tags"] // 4] for batch in micro)
@@ -223,3 +223,20 @@ def test_variations_without_the_nuisance_are_plain_gradient_descent(make):
     for one, plain in zip(make(ADVERSARIAL, **given).run(), make("gradient", **given, runs="plain").run(), strict=True):
         assert (one.folder.path / "metrics.jsonl").read_text() == (plain.folder.path / "metrics.jsonl").read_text()
         assert "warning: nothing is reversed" in (one.folder.path / "run.log").read_text()
+
+
+@pytest.mark.parametrize("trainer", ["trainers.alternate", STAGES, {**ADVERSARIAL, "tasks": ["size"]}], ids=["alternate", "stages", "adversarial"])
+def test_with_averaged_weights_and_rates_by_pattern(continues, trainer):
+    continues(trainer, cuts=(2,), readers=TWO, train={
+        "epochs": None if trainer is STAGES else 2, "average": 0.9, "parameters": {"trunks.*": {"lr": 1e-4}, "heads.size.*": {"frozen": 1}}})
+
+
+def test_rates_of_stages_and_of_patterns_are_multiplied(make, seen):
+    make({**STAGES, "stages": [{"epochs": 1}, {"epochs": 1, "rate": 0.5, "freeze": ["heads.size.*"]}]}, train={
+        "epochs": None, "optimizer": {"use": "sgd", "lr": 0.1}, "parameters": {"trunks.*": {"lr": 0.01}}}).run()
+    run = seen[-1][0]
+    rates = {id(parameter): group["lr"] for group in run.optimizer.param_groups for parameter in group["params"]}
+    named = dict(run.model.named_parameters())
+    assert {rates[id(value)] for name, value in named.items() if name.startswith("trunks")} == {0.005}
+    assert {rates[id(value)] for name, value in named.items() if name.startswith("heads")} == {0.05}
+    assert {name for name, value in named.items() if not value.requires_grad} == {name for name in named if name.startswith("heads.size")}
