@@ -17,8 +17,8 @@ __all__ = ["Adversarial"]
 class Adversarial(Trainer):
     """Gradient reversal (Ganin and Lempitsky 2015, https://arxiv.org/abs/1409.7495): heads of nuisance tasks such as speaker or
     device learn as ever, and what they send back into the trunks is multiplied by -factor * (2 / (1 + exp(-10 p)) - 1), where p
-    goes from 0 to 1. Here it does so within `rise` epochs, not over the whole training, so that a run can be made longer. Nuisance
-    tasks do not count in the mean loss that chooses the best checkpoint.
+    goes from 0 to 1. Here it does so within `rise` epochs, not over the whole training, so that a run can be made longer.
+    Nuisance tasks do not count in the mean loss that chooses the best checkpoint.
     """
 
     tasks: tuple[str, ...] = param(help="nuisance tasks; those that a variation leaves out are passed over")
@@ -52,10 +52,10 @@ class AdversarialRun(GradientRun):
         if unknown := [task for task in self.options.tasks if task not in known]:
             raise ParameterError(f"train.trainer.tasks: expected tasks out of {', '.join(sorted(known))}; found {unknown[0]!r}")
         if not self.options.tasks:
-            raise ParameterError("train.trainer.tasks: expected at least one nuisance task, found none; without any, use gradient")
+            raise ParameterError("train.trainer.tasks: expected at least one nuisance task, found none; or use gradient")
         if not hasattr(model, "heads"):
-            raise ParameterError("train.trainer: adversarial needs a model with `heads`, a module per task that takes a Representation; "
-                                 f"found {type(model).__name__} without; use model.trunk")
+            raise ParameterError("train.trainer: adversarial needs a model with `heads`, a module per task that takes a "
+                                 f"Representation; found {type(model).__name__} without; use model.trunk")
 
     def run(self, model, data, folder, setup):
         self.check(model, data, setup)

@@ -17,11 +17,12 @@ __all__ = ["Alternate"]
 
 @dataclass(frozen=True, kw_only=True)
 class Alternate(Trainer):
-    """Each update learns one task, from those rows of its batches that have it (Dong et al. 2015, Multi-task learning for multiple
-    language translation; Luong et al. 2016, https://arxiv.org/abs/1511.06114, draw tasks by a mixing ratio). The next task is the
-    one that, among those the batches have, has learned from the fewest rows in this epoch: so shares are kept, and nothing is drawn.
+    """Each update learns one task, from those rows of its batches that have it (Dong et al. 2015, Multi-task learning for
+    multiple language translation; Luong et al. 2016, https://arxiv.org/abs/1511.06114, draw tasks by a mixing ratio). The next
+    task is the one that, among those the batches have, has learned from the fewest rows in this epoch: so shares are kept, and
+    nothing is drawn.
 
-    Rows of other tasks in the same batch are passed over in that update: with `sampler = "alternating"` a batch is of one dataset.
+    Rows of other tasks in a batch are passed over in that update: with `sampler = "alternating"` a batch is of one dataset.
     """
 
     order: Literal["turn", "proportional"] = param(

@@ -29,9 +29,9 @@ TINY = 1e-7
 
 @dataclass(frozen=True, kw_only=True)
 class Sklearn(Trainer):
-    """Fits an estimator per task on the training rows that have it. A row is all its inputs, flattened and joined; of an input with
-    a time axis the mean and the deviation over time. Without `estimators`: logistic regression, and ridge regression for numbers;
-    multilabel tasks get one estimator per label. Trunk, optimizer and number of epochs are without meaning; no model is kept.
+    """Fits an estimator per task on the training rows that have it. A row is all its inputs, flattened and joined; of an input
+    with a time axis the mean and the deviation over time. Without `estimators`: logistic regression, and ridge regression for
+    numbers; multilabel tasks get one estimator per label. Trunk, optimizer and number of epochs mean nothing; no model is kept.
     """
 
     estimators: dict[str, dict[str, Any]] = param(
@@ -53,7 +53,8 @@ def made(table: dict[str, Any], path: str, seed: int) -> Any:
     try:
         cls = getattr(import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ParameterError(f"{path}.use: expected an import path such as \"sklearn.svm:SVC\", found {target!r}: {error}") from error
+        raise ParameterError(f"{path}.use: expected an import path such as \"sklearn.svm:SVC\", found {target!r}: "
+                             f"{error}") from error
     if not (inspect.isclass(cls) and issubclass(cls, sklearn.base.BaseEstimator) and {"fit", "predict"} <= set(dir(cls))):
         raise ParameterError(f"{path}.use: expected an estimator of scikit-learn's kind with fit and predict; found {target}")
     known = list(inspect.signature(cls).parameters)
@@ -72,8 +73,8 @@ class SklearnRun:
         for name in setup.heads:
             kind = data.tasks[name].kind
             if kind not in DEFAULTS:
-                raise ParameterError(f"train.trainer: sklearn learns tasks of kind {', '.join(DEFAULTS)}; {name} is of kind {kind}. "
-                                     "Leave it out with the dataset's `tasks`, or use another trainer")
+                raise ParameterError(f"train.trainer: sklearn learns tasks of kind {', '.join(DEFAULTS)}; {name} is of kind "
+                                     f"{kind}. Leave it out with the dataset's `tasks`, or use another trainer")
             cls = type(self.estimator(data.tasks[name], 0))
             expected = sklearn.base.is_regressor if kind == "regression" else sklearn.base.is_classifier
             if not expected(self.estimator(data.tasks[name], 0)):
@@ -139,8 +140,9 @@ class SklearnRun:
                 try:
                     fitted[name] = whole.fit(x[np.concatenate(having[name])], y)
                 except Exception as error:
-                    raise TrainingError(f"task {name}: {type(estimator).__name__} cannot be fitted on {len(y)} rows of {x.shape[1]} "
-                                        f"values: {type(error).__name__}: {error}; change train.trainer.estimators") from error
+                    raise TrainingError(f"task {name}: {type(estimator).__name__} cannot be fitted on {len(y)} rows of "
+                                        f"{x.shape[1]} values: {type(error).__name__}: {error}; change "
+                                        "train.trainer.estimators") from error
             for text in dict.fromkeys(str(one.message).splitlines()[0] for one in said):
                 folder.log(f"warning: task {name}: {text}")
             folder.log(f"task {name}: {estimator} on {len(y)} rows of {x.shape[1]} values")
@@ -193,8 +195,9 @@ class Estimators(nn.Module):
 
     def forward(self, inputs, lengths=None, rows=None):
         x, every = self.summary(inputs, lengths), torch.arange(len(next(iter(inputs.values()))))
-        return {name: torch.from_numpy(raw(self.tasks[name], estimator, x[(every if rows is None else every[rows[name]]).numpy()])).float()
-                for name, estimator in self.fitted.items() if rows is None or name in rows}
+        chosen = {name: every if rows is None else every[rows[name]] for name in self.fitted if rows is None or name in rows}
+        return {name: torch.from_numpy(raw(self.tasks[name], self.fitted[name], x[some.numpy()])).float()
+                for name, some in chosen.items()}
 
 
 def raw(task: Task, estimator, x: np.ndarray) -> np.ndarray:

@@ -23,8 +23,8 @@ __all__ = ["PretrainFinetune"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Stage:
-    """`tasks`: those learned, where none is named all; `freeze`: patterns of names of parameters that stay as they are; `rate`: factor
-    of the learning rate."""
+    """`tasks`: those learned, where none is named all; `freeze`: patterns of names of parameters that stay as they are; `rate`:
+    factor of the learning rate."""
 
     epochs: int
     tasks: tuple[str, ...] = ()
@@ -52,8 +52,8 @@ def read(table: dict[str, Any], path: str) -> Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainFinetune(Trainer):
-    """Stages one after the other, each with its tasks, its frozen layers, and optimizer, schedule and balancer anew: pre-training on
-    one task and fine-tuning on another, as a whole or layer by layer (Howard and Ruder 2018, https://arxiv.org/abs/1801.06146,
+    """Stages one after the other, each with its tasks, its frozen layers, and optimizer, schedule and balancer anew: pre-training
+    on one task and fine-tuning on another, as a whole or layer by layer (Howard and Ruder 2018, https://arxiv.org/abs/1801.06146,
     unfreeze from the top).
 
     An epoch goes once through the rows that have one of the stage's tasks. The best checkpoint is one of the last stage, by its
@@ -93,7 +93,7 @@ class StagesRun(GradientRun):
             if unknown := [task for task in stage.tasks if task not in known]:
                 raise ParameterError(f"{path}.tasks: expected tasks out of {', '.join(sorted(known))}; found {unknown[0]!r}")
             if not set(self.tasks(stage, setup)) & set(setup.heads):
-                raise ParameterError(f"{path}.tasks: this run has only {', '.join(setup.heads)}, and none of them is in this stage; "
+                raise ParameterError(f"{path}.tasks: this run has only {', '.join(setup.heads)}, and none is in this stage; "
                                      "leave the stage out, or do not vary tasks with this trainer")
             for pattern in stage.freeze:
                 if not any(fnmatchcase(name, pattern) for name in names):

@@ -18,9 +18,9 @@ class Cut(Exception):
 
 
 def tone(number, seconds):
-    rng = np.random.default_rng(number)
     time = np.arange(int(seconds * 2000)) / 2000
-    return (np.sin(2 * np.pi * (150, 300, 600)[number % 3] * time) + 0.3 * rng.standard_normal(len(time))).astype(np.float32)[None], 2000.0
+    noise = 0.3 * np.random.default_rng(number).standard_normal(len(time))
+    return (np.sin(2 * np.pi * (150, 300, 600)[number % 3] * time) + noise).astype(np.float32)[None], 2000.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +47,9 @@ class Sounds(Reader):
                        "tags": {name for name, has in (("low", i % 3 == 0), ("high", i % 3 == 2)) if has},
                        "beep": [Event(0.1, 0.2, "beep")]}
             seconds = 0.2 + self.longer * (i % 2)
+            lacks = self.missing and i % self.missing == 0
             yield Clip(f"c{i}", Lazy(tone, (i, seconds), key=f"tone-{i}-{seconds}"),
-                       {name: targets[name] for name in self.chosen if not (self.missing and i % self.missing == 0 and name == self.chosen[0])},
+                       {name: targets[name] for name in self.chosen if not (lacks and name == self.chosen[0])},
                        {"take": f"g:{i // 2}"})
 
 
@@ -62,10 +63,12 @@ def make(tmp_path, cache):
     """`make(trainer, readers={"a": {…}}, train={…}, runs="runs", …)`"""
 
     def build(trainer, readers=None, train=None, runs="runs", **changes):
-        content = {"name": "t", "datasets": {name: {"reader": Sounds(**options)} for name, options in (readers or {"a": {}}).items()},
+        datasets = {name: {"reader": Sounds(**options)} for name, options in (readers or {"a": {}}).items()}
+        content = {"name": "t", "datasets": datasets, "split": {"folds": 1, "validation": 0.2},
                    "inputs": {"main": {"extractor": "core.spectrogram", "steps": ["core.standardize"]}},
-                   "split": {"folds": 1, "validation": 0.2}, "model": {"trunk": {"use": "core.mlp", "hidden": [8], "dropout": 0.2}},
-                   "train": {"epochs": 3, "batch_size": 4, "trainer": trainer, **(train or {})}, "report": {"reporters": []}} | changes
+                   "model": {"trunk": {"use": "core.mlp", "hidden": [8], "dropout": 0.2}},
+                   "train": {"epochs": 3, "batch_size": 4, "trainer": trainer, **(train or {})},
+                   "report": {"reporters": []}} | changes
         content["train"] = {key: value for key, value in content["train"].items() if value is not None}
         return mtcore.Experiment(content, tmp_path, tmp_path / runs, cache)
 
@@ -118,7 +121,7 @@ def same(one, other):
 
 @pytest.fixture
 def continues(make, cut):
-    """`continues(trainer, cuts, …)`: cut off at so many updates after each start, it ends with the bits of an uninterrupted run."""
+    """`continues(trainer, cuts, …)`: cut off so many updates after each start, it ends with the bits of an uninterrupted run."""
 
     def check(trainer, cuts=(1, 3, 6), train=None, **content):
         train = {"save": {"updates": 1}} | (train or {})

@@ -24,12 +24,14 @@ def lines(run, **wanted):
 
 
 def test_only_the_rows_of_some_tasks():
-    batch = Batch({"x": torch.arange(10.0).view(5, 2)}, {"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([3, 4, 5]), "c": torch.arange(5)},
-                  {"a": torch.tensor([4, 1]), "b": torch.tensor([0, 1, 3]), "c": slice(0, 5)}, list("vwxyz"), {"x": torch.arange(5)},
-                  {"t": {"a": torch.arange(5.0)}})
+    batch = Batch({"x": torch.arange(10.0).view(5, 2)},
+                  {"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([3, 4, 5]), "c": torch.arange(5)},
+                  {"a": torch.tensor([4, 1]), "b": torch.tensor([0, 1, 3]), "c": slice(0, 5)}, list("vwxyz"),
+                  {"x": torch.arange(5)}, {"t": {"a": torch.arange(5.0)}})
     found = only(batch, ["a", "b"])
-    assert found.clips == list("vwyz") and found.lengths["x"].tolist() == [0, 1, 3, 4] and found.teachers["t"]["a"].tolist() == [0, 1, 3, 4]
-    assert {task: [found.clips[row] for row in rows] for task, rows in found.rows.items()} == {"a": ["z", "w"], "b": ["v", "w", "y"]}
+    assert found.clips == list("vwyz") and found.lengths["x"].tolist() == found.teachers["t"]["a"].tolist() == [0, 1, 3, 4]
+    clips = {task: [found.clips[row] for row in rows] for task, rows in found.rows.items()}
+    assert clips == {"a": ["z", "w"], "b": ["v", "w", "y"]}
     assert torch.equal(found.inputs["x"][found.rows["a"]], batch.inputs["x"][[4, 1]]) and found.targets["b"].tolist() == [3, 4, 5]
     assert only(batch, ["c"]).rows["c"].tolist() == list(range(5)) and only(batch, ["d"]) is None
 
@@ -92,11 +94,13 @@ def test_stages_learn_their_tasks_and_leave_alone_what_is_frozen(make, seen):
     assert run.folder.info["epoch"] == 4 and run.done
     found = {}
     for _, epoch, micro in seen:
-        found.setdefault(epoch, Counter()).update({task: len(targets) for batch in micro for task, targets in batch.targets.items()})
+        for batch in micro:
+            found.setdefault(epoch, Counter()).update({task: len(targets) for task, targets in batch.targets.items()})
     counts = {name: one.rows for name, one in run.data().statistics().items()}
     assert [dict(found[epoch]) for epoch in (1, 2, 3, 4)] == [{"tags": counts["tags"]}, *[{"label": counts["label"]}] * 2, counts]
     assert all(len(batch.clips) == 4 for _, _, micro in seen[:counts["tags"] // 4] for batch in micro)
-    assert [{line["task"] for line in lines(run, part="train", epoch=epoch)} for epoch in (1, 2, 4)] == [{"tags"}, {"label"}, set(counts)]
+    told = [{line["task"] for line in lines(run, part="train", epoch=epoch)} for epoch in (1, 2, 4)]
+    assert told == [{"tags"}, {"label"}, set(counts)]
     log = (run.folder.path / "run.log").read_text()
     assert "stage 2: label, without trunks.*" in log and log.count("stage ") == 3
 
@@ -104,8 +108,14 @@ def test_stages_learn_their_tasks_and_leave_alone_what_is_frozen(make, seen):
 def test_what_is_frozen_keeps_its_bits(make, monkeypatch):
     states = {}
     from mtcore_trainers.stages import StagesRun
-    monkeypatch.setattr(StagesRun, "epoch_done", lambda self, whole=StagesRun.epoch_done: (whole(self), states.update(
-        {self.epoch: {name: value.clone() for name, value in self.model.state_dict().items()}}, rate=self.optimizer.param_groups[0]["lr"])))
+    whole = StagesRun.epoch_done
+
+    def epoch_done(self):
+        whole(self)
+        states[self.epoch] = {name: value.clone() for name, value in self.model.state_dict().items()}
+        states["rate"] = self.optimizer.param_groups[0]["lr"]
+
+    monkeypatch.setattr(StagesRun, "epoch_done", epoch_done)
     stages = [{"epochs": 1, "tasks": ["tags"]}, {"epochs": 1, "tasks": ["label"], "freeze": ["trunks.*"], "rate": 0.5}]
     make({**STAGES, "stages": stages}, TWO, {"epochs": None, "optimizer": {"use": "adam", "lr": 0.01, "weight_decay": 0.1}},
          model={"trunk": {"use": "core.cnn", "channels": [4]}}).run()  # with batch normalisation, whose statistics are frozen too
@@ -119,13 +129,14 @@ def test_stages_continue(continues, balancer):
     if balancer.startswith("balancers"):
         pytest.importorskip("mtcore_balancers")
     # as many updates as the stages have: 1 in the first, then over both borders
-    continues(STAGES, cuts=(1, 3, 5, 9), readers=TWO, train={"epochs": None, "balancer": balancer, "scheduler": {"use": "cosine", "warmup": 2}})
+    train = {"epochs": None, "balancer": balancer, "scheduler": {"use": "cosine", "warmup": 2}}
+    continues(STAGES, cuts=(1, 3, 5, 9), readers=TWO, train=train)
 
 
 def test_best_is_of_the_last_stage_by_its_own_tasks(make):
     stages = [{"epochs": 2, "tasks": ["size"], "rate": 1e-9}, {"epochs": 5, "tasks": ["tags"]}]
     run, = make({**STAGES, "stages": stages}, TWO, {"epochs": None, "optimizer": {"use": "sgd", "lr": 3.0}}).run()
-    values = {line["epoch"]: line["value"] for line in lines(run, part="validation", metric="loss", task="tags") if not line["checkpoint"]}
+    values = {line["epoch"]: line["value"] for line in lines(run, part="validation", metric="loss", task="tags")}
     assert run.folder.info["best_epoch"] == min((3, 4, 5, 6, 7), key=values.get)
 
 
@@ -136,13 +147,14 @@ def test_patience_ends_the_last_stage_alone(make):
 
 
 @pytest.mark.parametrize("stages, train, says", [
-    ([], {}, "at least one table"), ([{"tasks": ["label"]}], {}, r"stages\[0\].epochs: expected a whole number above 0; found nothing"),
+    ([], {}, "at least one table"),
+    ([{"tasks": ["label"]}], {}, r"stages\[0\].epochs: expected a whole number above 0; found nothing"),
     ([{"epochs": 1, "task": ["label"]}], {}, r"stages\[0\].task: a stage has epochs, rate, tasks, freeze"),
     ([{"epochs": 1, "tasks": "label"}], {}, "expected a list of tasks; found 'label'"),
     ([{"epochs": 1, "tasks": ["x"]}], {}, r"stages\[0\].tasks: expected tasks out of label, size; found 'x'"),
     ([{"epochs": 1, "freeze": ["trunk.*"]}], {}, "'trunk.*' is the name of no parameter; there are trunks.main"),
     ([{"epochs": 1, "freeze": ["*"]}], {}, "nothing is left to train"),
-    ([{"epochs": 2}], {"epochs": 3}, "train.epochs: trainers.pretrain_finetune has 2 epochs by its own parameters, found 3; leave it out"),
+    ([{"epochs": 2}], {"epochs": 3}, "train.epochs: trainers.pretrain_finetune has 2 epochs by .*, found 3; leave it out"),
     ([{"epochs": 2}], {"updates": 30}, "train.updates: trainers.pretrain_finetune has 2 epochs by its own parameters, found 30")])
 def test_stages_that_make_no_sense(make, stages, train, says):
     for act in ("check", "run"):
@@ -163,7 +175,8 @@ def test_reversal_keeps_values_and_turns_gradients():
 
 def test_trunks_get_the_reversed_gradient_and_heads_their_own(make, seen):
     """The change of weights by one update of SGD, against the two tasks' gradients taken by hand."""
-    run, = make({"use": "trainers.adversarial", "tasks": ["odd"], "factor": 0.7, "rise": 0.0}, {"a": {"chosen": ("label", "odd")}},
+    run, = make({"use": "trainers.adversarial", "tasks": ["odd"], "factor": 0.7, "rise": 0.0},
+                {"a": {"chosen": ("label", "odd")}},
                 {"epochs": None, "updates": 1, "batch_size": 64, "optimizer": {"use": "sgd", "lr": 1.0}},
                 model={"trunk": {"use": "core.mlp", "hidden": [8]}}).run()
     [(trainer, _, [batch])] = seen
@@ -171,7 +184,7 @@ def test_trunks_get_the_reversed_gradient_and_heads_their_own(make, seen):
     output = model(batch.inputs, batch.lengths, batch.rows).tasks
     losses = {name: trainer.setup.losses[name](output[name], batch.targets[name], batch).mean() for name in output}
     names, parameters = zip(*model.named_parameters())
-    label, odd = (torch.autograd.grad(losses[name], parameters, retain_graph=True, allow_unused=True) for name in ("label", "odd"))
+    label, odd = (torch.autograd.grad(losses[name], parameters, retain_graph=True, allow_unused=True) for name in losses)
     for name, before, of_label, of_odd in zip(names, parameters, label, odd):
         expected = of_label - 0.7 * of_odd if name.startswith("trunks") else of_label if of_odd is None else of_odd
         assert torch.allclose(before.detach() - after[name], expected, atol=1e-5), name
@@ -200,7 +213,7 @@ def test_adversarial_continues_and_runs_longer(make, continues):
 
 def test_the_best_checkpoint_is_not_chosen_by_the_nuisance(make):
     run, = make(ADVERSARIAL, {"a": {"chosen": ("label", "odd")}}, {"epochs": 6, "optimizer": {"use": "adam", "lr": 0.05}}).run()
-    values = {line["epoch"]: line["value"] for line in lines(run, part="validation", metric="loss", task="label") if not line["checkpoint"]}
+    values = {line["epoch"]: line["value"] for line in lines(run, part="validation", metric="loss", task="label")}
     assert run.folder.info["best_epoch"] == min(values, key=values.get)
 
 
@@ -225,10 +238,11 @@ def test_variations_without_the_nuisance_are_plain_gradient_descent(make):
         assert "warning: nothing is reversed" in (one.folder.path / "run.log").read_text()
 
 
-@pytest.mark.parametrize("trainer", ["trainers.alternate", STAGES, {**ADVERSARIAL, "tasks": ["size"]}], ids=["alternate", "stages", "adversarial"])
+@pytest.mark.parametrize("trainer", ["trainers.alternate", STAGES, {**ADVERSARIAL, "tasks": ["size"]}], ids=str)
 def test_with_averaged_weights_and_rates_by_pattern(continues, trainer):
     continues(trainer, cuts=(2,), readers=TWO, train={
-        "epochs": None if trainer is STAGES else 2, "average": 0.9, "parameters": {"trunks.*": {"lr": 1e-4}, "heads.size.*": {"frozen": 1}}})
+        "epochs": None if trainer is STAGES else 2, "average": 0.9,
+        "parameters": {"trunks.*": {"lr": 1e-4}, "heads.size.*": {"frozen": 1}}})
 
 
 def test_rates_of_stages_and_of_patterns_are_multiplied(make, seen):
@@ -239,4 +253,4 @@ def test_rates_of_stages_and_of_patterns_are_multiplied(make, seen):
     named = dict(run.model.named_parameters())
     assert {rates[id(value)] for name, value in named.items() if name.startswith("trunks")} == {0.005}
     assert {rates[id(value)] for name, value in named.items() if name.startswith("heads")} == {0.05}
-    assert {name for name, value in named.items() if not value.requires_grad} == {name for name in named if name.startswith("heads.size")}
+    assert all(value.requires_grad != name.startswith("heads.size") for name, value in named.items())

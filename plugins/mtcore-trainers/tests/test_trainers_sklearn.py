@@ -30,8 +30,12 @@ def summarised(run, part):
     return np.stack(x), targets
 
 
-@pytest.mark.parametrize("estimators", [{}, {"label": {"use": "sklearn.svm:SVC", "C": 3.0}, "size": {"use": "sklearn.linear_model:Ridge", "alpha": 9.0},
-                                             "tags": {"use": "sklearn.ensemble:RandomForestClassifier", "n_estimators": 5}}], ids=["default", "named"])
+FOREST = {"use": "sklearn.ensemble:RandomForestClassifier", "n_estimators": 5}
+NAMED = {"label": {"use": "sklearn.svm:SVC", "C": 3.0}, "size": {"use": "sklearn.linear_model:Ridge", "alpha": 9.0},
+         "tags": FOREST}
+
+
+@pytest.mark.parametrize("estimators", [{}, NAMED], ids=["default", "named"])
 def test_predictions_are_those_of_scikit_learn(make, estimators):
     run, = make({"use": "trainers.sklearn", "estimators": estimators}, {**ALL, "a": {**ALL["a"], "longer": 0.1}},
                 model={"trunk": {"use": "core.cnn", "channels": [4]}}).run()
@@ -49,7 +53,8 @@ def test_predictions_are_those_of_scikit_learn(make, estimators):
         y = [some[task] for some in encoded if task in some]
         y = np.array([[label in some for label in range(2)] for some in y]) if task == "tags" else np.array(y)
         mean, deviation = (y.mean(), y.std()) if task == "size" else (0, 1)
-        fitted = make_pipeline(StandardScaler(), model).fit(train[has], (y - mean) / deviation if task == "size" else y.astype(int))
+        y = (y - mean) / deviation if task == "size" else y.astype(int)
+        fitted = make_pipeline(StandardScaler(), model).fit(train[has], y)
         x = tested[[task in some for some in truths]]
         if task == "size":
             assert np.allclose(one.scores, fitted.predict(x) * deviation + mean, atol=1e-4)
@@ -65,13 +70,15 @@ def test_figures_are_in_the_tables_beside_the_network(make, tmp_path):
     vary = {"train.trainer": [{"use": "gradient", "as": "network"}, {"use": "trainers.sklearn", "as": "baseline"}]}
     network, baseline = make("gradient", ALL, vary=vary).run()
     for checkpoint in ("best", "last"):
-        test = {(line["task"], line["metric"]): line["value"] for line in baseline.folder.metrics("test") if line["checkpoint"] == checkpoint}
+        test = {(line["task"], line["metric"]): line["value"] for line in baseline.folder.metrics("test")
+                if line["checkpoint"] == checkpoint}
         other = {(line["task"], line["metric"]) for line in network.folder.metrics("test") if line["checkpoint"] == checkpoint}
         assert set(test) == other
-        one = baseline.folder.load_predictions(checkpoint)["test"]
-        assert test["odd", "accuracy"] == pytest.approx(sklearn.metrics.accuracy_score(one["odd"].targets, one["odd"].decided))
-        assert test["size", "mae"] == pytest.approx(sklearn.metrics.mean_absolute_error(one["size"].targets, one["size"].decided), rel=1e-5)
-        assert test["label", "loss"] == pytest.approx(sklearn.metrics.log_loss(one["label"].targets, one["label"].scores, labels=[0, 1, 2]), rel=1e-3)
+        label, size, odd = (baseline.folder.load_predictions(checkpoint)["test"][task] for task in ("label", "size", "odd"))
+        assert test["odd", "accuracy"] == pytest.approx(sklearn.metrics.accuracy_score(odd.targets, odd.decided))
+        assert test["size", "mae"] == pytest.approx(sklearn.metrics.mean_absolute_error(size.targets, size.decided), rel=1e-5)
+        loss = sklearn.metrics.log_loss(label.targets, label.scores, labels=[0, 1, 2])
+        assert test["label", "loss"] == pytest.approx(loss, rel=1e-3)
     assert set(baseline.folder.load_predictions("best")) == {"validation", "test"}
     result = CliRunner().invoke(main, ["compare", str(tmp_path / "runs" / "t")])
     assert result.exit_code == 0 and "baseline" in result.output and "network" in result.output, result.output
@@ -87,7 +94,7 @@ def test_no_model_is_kept_and_a_second_run_skips(make):
 
 
 def test_cut_off_it_fits_again(make, monkeypatch):
-    trainer = {"use": "trainers.sklearn", "estimators": {"label": {"use": "sklearn.ensemble:RandomForestClassifier", "n_estimators": 4}}}
+    trainer = {"use": "trainers.sklearn", "estimators": {"label": FOREST}}
     whole, = make(trainer, ALL, runs="whole").run()
     from mtcore.runfolder import RunFolder
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -99,7 +106,8 @@ def test_cut_off_it_fits_again(make, monkeypatch):
 
 def test_windows_are_rows_and_clips_are_predicted(make):
     pytest.importorskip("mtcore_features")
-    inputs = {"main": {"extractor": "core.spectrogram", "steps": ["core.standardize", {"use": "features.window", "length": 3, "hop": 3}]}}
+    window = {"use": "features.window", "length": 3, "hop": 3}
+    inputs = {"main": {"extractor": "core.spectrogram", "steps": ["core.standardize", window]}}
     run, = make("trainers.sklearn", {"a": {"longer": 0.1}}, inputs=inputs).run()
     data = run.data()
     assert len(data.rows("test")) > len(data.clips("test")) == len(run.folder.load_predictions("best")["test"]["label"].clips)
@@ -128,7 +136,7 @@ def test_arrays_without_time_are_flattened(make):
 @pytest.mark.parametrize("task", [Task.multiclass("t", tuple("abcd")), Task.binary("t")], ids=lambda task: task.kind)
 def test_outputs_decide_as_the_estimator_does(estimator, task):
     rng = np.random.default_rng(0)
-    x, y = rng.standard_normal((60, 3)), rng.integers(0, 2, 60) if task.kind == "binary" else rng.choice([0, 2, 3], 60)  # no row has label 1
+    x, y = rng.standard_normal((60, 3)), rng.choice([0, 1] if task.kind == "binary" else [0, 2, 3], 60)  # no row has "b"
     x[:, 0] += 3 * y
     found = raw(task, estimator.fit(x, y), x)
     decided = (found >= 0).astype(int) if task.kind == "binary" else found.argmax(1)
@@ -147,9 +155,9 @@ def test_one_label_in_training_is_predicted_and_told(make):
     ({"label": {"use": "pathlib:Path"}}, "expected an estimator of scikit-learn's kind with fit and predict; found pathlib:Path"),
     ({"label": {"use": "sklearn.preprocessing:StandardScaler"}}, "with fit and predict"),
     ({"label": {"use": "sklearn.svm:SVC", "c": 1}}, "estimators.label.c: SVC takes C, "),
-    ({"label": {"use": "sklearn.linear_model:Ridge"}}, "a task of kind multiclass needs a classifier; found sklearn.linear_model"),
+    ({"label": {"use": "sklearn.linear_model:Ridge"}}, "kind multiclass needs a classifier; found sklearn.linear_model"),
     ({"size": {"use": "sklearn.svm:SVC"}}, "a task of kind regression needs a regressor; found sklearn.svm"),
-    ({"label": {"use": "sklearn.svm:SVC", "C": -1.0}}, "task label: SVC cannot be fitted on .* rows of .* values: InvalidParameterError")])
+    ({"label": {"use": "sklearn.svm:SVC", "C": -1.0}}, "task label: SVC cannot be fitted on .* rows of .* values: Invalid")])
 def test_estimators_that_cannot_be(make, estimators, says):
     experiment = make({"use": "trainers.sklearn", "estimators": estimators})
     if "cannot be fitted" not in says:
@@ -161,5 +169,7 @@ def test_estimators_that_cannot_be(make, estimators, says):
 
 def test_tasks_that_no_estimator_learns(make):
     for act in ("check", "run"):
-        with pytest.raises(MtcoreError, match="sklearn learns tasks of kind regression, binary, multiclass, multilabel; beep is of kind events"):
-            getattr(make("trainers.sklearn", {"a": {"chosen": ("label", "beep")}}, model={"trunk": {"use": "core.cnn", "channels": [4]}}), act)()
+        experiment = make("trainers.sklearn", {"a": {"chosen": ("label", "beep")}},
+                          model={"trunk": {"use": "core.cnn", "channels": [4]}})
+        with pytest.raises(MtcoreError, match="sklearn learns .* binary, multiclass, multilabel; beep is of kind events"):
+            getattr(experiment, act)()
