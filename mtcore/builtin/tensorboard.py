@@ -47,6 +47,11 @@ class Writing(Reporting):
             for task, values in tasks.items():
                 for name, value in values.items():
                     self.writer.add_scalar(f"{part}/{task}/{name}", value, epoch)
+        cosines = {(task, other): value for task, values in figures.get("train", {}).items() for name, value in values.items()
+                   for kind, _, other in [name.partition("/")] if kind == "gradient_cosine"}
+        if cosines:
+            names = list(dict.fromkeys(task for pair in cosines for task in pair))
+            self.writer.add_image("train/gradient_cosine", cosine_picture(cosines, names), epoch, dataformats="HWC")
         for part, tasks in predictions.items():
             for task, found in tasks.items():
                 if found.task.kind in ("binary", "multiclass") and found.clips and self._due(part, epoch):
@@ -66,13 +71,20 @@ class Writing(Reporting):
         self.writer.close()
 
 
-def confusion_picture(counts: np.ndarray, labels: Sequence[str], size: int = 14) -> np.ndarray:
+def cosine_picture(cosines: Mapping[tuple[str, str], float], tasks: Sequence[str]) -> np.ndarray:
+    """Cosines between tasks' gradients in hundredths, uint8 [height, width, 3]: the darker a cell, the farther from 0."""
+    values = np.array([[round(100 * cosines.get((one, other), 1.0 if one == other else 0.0)) for other in tasks] for one in tasks])
+    return confusion_picture(values, tasks, caption="cosines of gradients, in hundredths", shares=np.abs(values) / 100)
+
+
+def confusion_picture(counts: np.ndarray, labels: Sequence[str], size: int = 14, caption: str = "rows: true, columns: decided",
+                      shares: np.ndarray | None = None) -> np.ndarray:
     """Draw counts [labels, labels] (rows true, columns decided) as uint8 [height, width, 3]: the darker a cell, the larger its
     share of the row. A label in letters that the font lacks goes by its number; beyond 60 labels there are neither names nor
     counts. `size`: height of letters in pixels."""
     from PIL import Image, ImageDraw  # late: as above
 
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1) if shares is None else shares
     colours = (255 - shares[..., None] * np.array([225, 165, 90])).astype(np.uint8)
     if len(labels) > 60:
         cell = max(1, 1000 // len(labels))
@@ -81,9 +93,9 @@ def confusion_picture(counts: np.ndarray, labels: Sequence[str], size: int = 14)
     lacking = bytes(font.getmask("\uffff"))
     names = [f"#{i}" if any(not letter.isprintable() or bytes(font.getmask(letter)) == lacking for letter in label) else
              label if len(label) <= 24 else f"{label[:23]}…" for i, label in enumerate(labels)]
-    cell = int(max(2 * size, font.getlength(str(counts.max())) + size))
+    cell = int(max(2 * size, max(font.getlength(str(count)) for count in (counts.min(), counts.max())) + size))
     margin = int(max(map(font.getlength, names)) + 2 * size)
-    side, caption = cell * len(labels), "rows: true, columns: decided"
+    side = cell * len(labels)
     width = max(margin + side + size, int(font.getlength(caption)) + 2 * size)
     picture = Image.new("RGB", (width, margin + side + 3 * size), "white")
     picture.paste(Image.fromarray(colours.repeat(cell, axis=0).repeat(cell, axis=1)), (margin, margin))

@@ -109,7 +109,15 @@ def list_command(kind: str | None, as_json: bool) -> None:
 @click.option("--root", type=click.Path(path_type=Path), metavar="DIR", help="A reader's dataset; default: its example.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def info_command(name: str, root: Path | None, as_json: bool) -> None:
-    """One component: parameters, tasks, licence, layout. NAME is a name or, where several kinds have it, KIND:NAME."""
+    """One component: parameters, tasks, licence, layout. NAME is a name or, where several kinds have it, KIND:NAME. Of an experiment's file
+    its networks: modules with shapes, parameters and multiply-adds per row, of each variation."""
+    if name.endswith(".toml"):
+        from ..experiment.drawing import networks, text
+        from .experiment import opened
+
+        found = networks(opened(Path(name)))
+        click.echo(_json(list(found)) if as_json else "\n\n\n".join(map(text, found)))
+        return
     registry = settings().registry()
     kind, colon, rest = name.partition(":")
     full, spec = registry.find(_KINDS.get(kind, kind), rest) if colon else registry.find(None, name)

@@ -46,7 +46,7 @@ def check_experiment(experiment: Experiment, clips: int) -> list[str]:
 
 
 def _check_run(experiment: Experiment, run: Run, clips: int) -> list[str]:
-    lines, data = [], experiment._data(run, partial(_few, experiment.corpus, clips))
+    lines, data = [], experiment._data(run, partial(few, experiment.corpus, clips))
     for dataset in data.datasets:
         for name, one in data.inputs[dataset.name].items():
             steps = [step.id for step in one.chain.steps]
@@ -82,10 +82,10 @@ def _check_run(experiment: Experiment, run: Run, clips: int) -> list[str]:
     return lines
 
 
-def _few(corpus: Corpus, clips: int, dataset: Dataset, chain: Chain, parts: np.ndarray) -> Input:
+def few(corpus: Corpus, clips: int, dataset: Dataset, chain: Chain, parts: np.ndarray) -> Input:
     """The prefix of a chain for the first clips of each part, in memory."""
     keys = corpus.keys(dataset)
     usable = np.array([key is not None for key in keys])
-    few = {int(c) for code in range(len(PARTS)) for c in np.flatnonzero((parts == code) & usable)[:clips]}
-    keys = [key if c in few else None for c, key in enumerate(keys)]
-    return Input(chain, Memory({keys[c]: array_of(chain, dataset.clips[c].audio) for c in few}), keys)
+    chosen = {int(c) for code in range(len(PARTS)) for c in np.flatnonzero((parts == code) & usable)[:clips]}
+    keys = [key if c in chosen else None for c, key in enumerate(keys)]
+    return Input(chain, Memory({keys[c]: array_of(chain, dataset.clips[c].audio) for c in chosen}), keys)
