@@ -29,7 +29,7 @@ def build_inner(scheme: str, inner: Any, shapes: Shapes, staged: bool = False) -
     network = trunk.build(shapes)
     if staged and not all(hasattr(network, part) for part in ("begin", "stages", "end")):
         raise ParameterError(f"{scheme} acts between the stages of a network, and that of {name} is no sequence of stages (it "
-                             "has no begin, stages and end); use soft, mmoe or cgc, which take any network, or another, such as cnn")
+                             "has no begin, stages and end); use soft, mmoe or cgc, which take any network, or another one")
     return network
 
 
@@ -134,9 +134,9 @@ class Mtan(Trunk):
 
     Liu et al., "End-to-end multi-task learning with attention" (2019, doi:10.1109/CVPR.2019.00197): a task's values behind a
     stage are the shared ones times a mask in 0..1, which two 1 x 1 convolutions with batch normalisation make of the shared
-    values and of the task's values behind the stage before. These are brought to the stage's size by a 1 x 1 convolution with batch
-    normalisation and ReLU (3 x 3 in the paper) and a maximum. The paper's blocks have two convolutions, of which the first makes
-    the mask for the second; a stage may be anything, so what it gives makes its own mask.
+    values and of the task's values behind the stage before. These are brought to the stage's size by a 1 x 1 convolution with
+    batch normalisation and ReLU (3 x 3 in the paper) and a maximum. The paper's blocks have two convolutions, of which the first
+    makes the mask for the second; a stage may be anything, so what it gives makes its own mask.
     """
 
     per_task = True
