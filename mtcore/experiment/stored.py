@@ -74,7 +74,8 @@ class StoredRun:
         self.folder, self.checkpoint, self.trust = RunFolder(folder), checkpoint, trust
         self.info = info = _info(self.folder)
         if not self.folder.checkpoint(checkpoint).exists():
-            raise ExperimentError(f"{self.folder.checkpoint(checkpoint)}: expected a checkpoint, found nothing there; the trainer may keep none")
+            raise ExperimentError(f"{self.folder.checkpoint(checkpoint)}: expected a checkpoint, found nothing there; the "
+                                  f"trainer may keep none")
         if "shapes" not in info:
             raise ExperimentError(f"{folder}: expected a run with its rows' shapes, found one of an older mtcore; run it again")
         self.tasks = {name: Task(name, one["kind"], tuple(one["labels"]), one["unit"], one["shape"] and tuple(one["shape"]))
@@ -102,7 +103,8 @@ class StoredRun:
         values = dict(described)
         name, revision, source = values["use"], values.pop("revision", 1), values.pop("source", None)
         if ":" in name and not self.trust:
-            raise ExperimentError(f"{self.folder.path}: {path} is {name}, code that does not belong to a plugin; only with --trust is it "
+            raise ExperimentError(f"{self.folder.path}: {path} is {name}, code that does not belong to a plugin; only with "
+                                  f"--trust is it "
                                   "imported out of a run folder")
         for key, value in values.items():
             if isinstance(value, dict) and "use" in value:
@@ -120,7 +122,8 @@ class StoredRun:
                 found = get_registry().make(kind, values, path, search)
         if found.revision != revision or source not in (None, found.described().get("source")):
             raise DataError(f"{self.folder.path}: {path}: trained with {name} of revision {source or revision}, found "
-                            f"{found.described().get('source', found.revision)}, which gives other values; install what run.json names under "
+                            f"{found.described().get('source', found.revision)}, which gives other values; install what "
+                            f"run.json names under "
                             "versions, or train again")
         return found
 
@@ -156,7 +159,8 @@ class StoredRun:
         with torch.random.fork_rng(devices=[]):
             if set(config) == {"module"}:
                 if not self.trust:
-                    raise ExperimentError(f"{self.folder.path}: model.module is {config['module']}, code that does not belong to a plugin; "
+                    raise ExperimentError(f"{self.folder.path}: model.module is {config['module']}, code that does not belong "
+                                          f"to a plugin; "
                                           "only with --trust is it imported out of a run folder")
                 model = resolve_target(config["module"], search=Path.cwd())(shapes, self.tasks)
             else:
@@ -170,7 +174,8 @@ class StoredRun:
         try:
             model.load_state_dict(load_checkpoint(self.folder.checkpoint(self.checkpoint))["model"])
         except RuntimeError as error:
-            raise DataError(f"{self.folder.path}: the checkpoint does not fit the network that run.json describes: {error}") from error
+            raise DataError(f"{self.folder.path}: the checkpoint does not fit the network that run.json describes: "
+                            f"{error}") from error
         return model.eval().requires_grad_(False)
 
     # Applying ---------------------------------------------------------------------------------------------------------
@@ -222,20 +227,23 @@ class StoredRun:
     def _represented(self, array: Array, what: str) -> Array:
         rows, size = self.data(array).rows("test"), self.config["train"]["batch_size"]
         if what == "frames" and len(rows) > 1:
-            raise ParameterError(f"{self.folder.path}: the run sees windows of a clip, so that its frames are none of the clip's; take vector")
+            raise ParameterError(f"{self.folder.path}: the run sees windows of a clip, so that its frames are none of the "
+                                 f"clip's; take vector")
         vectors = []
         for batch in rows.batches([range(first, min(first + size, len(rows))) for first in range(0, len(rows), size)]):
             represented = getattr(self.model(batch.inputs, batch.lengths, batch.rows), "representation", None) or {}
             found = [one for each in represented.values() for one in (each.values() if isinstance(each, dict) else [each])]
             if not found:
-                raise ParameterError(f"{self.folder.path}: its model hands over no representation; take one of {', '.join(self.tasks)}")
+                raise ParameterError(f"{self.folder.path}: its model hands over no representation; take one of "
+                                     f"{', '.join(self.tasks)}")
             vectors.append(torch.cat([one.vector for one in found], 1))
         if what == "vector":
             return Array(torch.cat(vectors).mean(0, keepdim=True).numpy())
         framed = [one for one in found if one.frames is not None]
         timed = [a for a in (rows._array(0, name) for name in rows.data.names) if a.axis is not None]
         if len(framed) != 1 or not timed:
-            raise ParameterError(f"{self.folder.path}: expected a model with frames in one representation, found {len(framed)}; take vector")
+            raise ParameterError(f"{self.folder.path}: expected a model with frames in one representation, found "
+                                 f"{len(framed)}; take vector")
         hop, first = timed[0].axis
         stride = framed[0].stride
         return Array(framed[0].frames.numpy(), axis=Axis(hop * stride, first + hop * (stride - 1) / 2), by=timed[0].by, speed=timed[0].speed)
@@ -246,7 +254,8 @@ def _info(folder: RunFolder) -> dict[str, Any]:
     if not info:
         raise ExperimentError(f"{folder.path}: expected the folder of a run, found no run.json in it")
     if info["status"] != "done":
-        raise ExperimentError(f"{folder.path}: expected a run that is done, found one that is {info['status']}; `mtcore run` finishes it")
+        raise ExperimentError(f"{folder.path}: expected a run that is done, found one that is {info['status']}; `mtcore run` "
+                              f"finishes it")
     return info
 
 
@@ -301,9 +310,11 @@ class RunOutputs(Extractor):
         stamp = [(one.st_mtime_ns, one.st_size) for one in map(os.stat, filter(Path.exists, [folder.checkpoint(self.checkpoint)]))]
         found = _opened(str(folder.path.resolve()), self.checkpoint, self.dataset, *stamp)
         if self.digest not in (None, found.digest):
-            raise ExperimentError(f"{folder.path}: expected a run with the digest {self.digest}, found {found.digest}; it has been trained again")
+            raise ExperimentError(f"{folder.path}: expected a run with the digest {self.digest}, found {found.digest}; it has "
+                                  f"been trained again")
         if self.what not in ("vector", "frames", "outputs") and (self.what not in found.tasks or found.tasks[self.what].kind not in (*PLAIN, "events")):
-            raise ExperimentError(f"{folder.path}: expected vector, frames, outputs or one of its tasks {', '.join(found.tasks)}; "
+            raise ExperimentError(f"{folder.path}: expected vector, frames, outputs or one of its tasks "
+                                  f"{', '.join(found.tasks)}; "
                                   f"found {self.what!r}")
         return found
 
@@ -349,7 +360,7 @@ def stretch(digest: str, audio: File | Lazy) -> Stretch:
 def save_trained(folder: RunFolder, trained: Iterable[Stretch]) -> None:
     """pipeline/trained.npz: digest uint8 [n, 16] and span float64 [n, 2] of all audio that a run has learned from, sorted."""
     rows = sorted(set(trained))
-    digests = np.frombuffer(bytes.fromhex("".join(digest for digest, *_ in rows)), np.uint8).reshape(len(rows), -1)
+    digests = np.frombuffer(bytes.fromhex("".join(digest for digest, *_ in rows)), np.uint8).reshape(-1, 16)
     with atomic(folder.path / "pipeline" / "trained.npz") as aside, open(aside, "wb") as file:
         np.savez(file, digest=digests, span=np.array([span for _, *span in rows], np.float64).reshape(-1, 2))
 
@@ -361,7 +372,8 @@ def trained_on(folder: Path) -> list[Stretch]:
         with np.load(path, allow_pickle=False) as arrays:
             return [(row.tobytes().hex(), *span) for row, span in zip(arrays["digest"], arrays["span"].tolist())]
     except (OSError, ValueError, KeyError) as error:
-        raise ExperimentError(f"{path}: expected digests of what the run has trained on, found {type(error).__name__}: {error}; run it "
+        raise ExperimentError(f"{path}: expected digests of what the run has trained on, found {type(error).__name__}: "
+                              f"{error}; run it "
                               "again") from error
 
 
@@ -389,9 +401,12 @@ def find_run(place: Path, fold: int, held: Mapping[str, Stretch], path: str) -> 
         return allowed[0]
     if len(runs) == 1:
         clips = leaks[runs[0]]
-        raise LeakError(f"{path}: {runs[0]} has trained on {len(clips)} clips that are validated or tested here in fold {fold + 1}: "
-                        f"{', '.join(clips[:5])}{', …' if len(clips) > 5 else ''}; take a run that has the same parts, or another split")
+        raise LeakError(f"{path}: {runs[0]} has trained on {len(clips)} clips that are validated or tested here in fold "
+                        f"{fold + 1}: "
+                        f"{', '.join(clips[:5])}{', …' if len(clips) > 5 else ''}; take a run that has the same parts, or "
+                        f"another split")
     told = f"{len(allowed)}: {', '.join(run.name for run in allowed)}; a pattern such as {place.name}/all-* names some" if allowed else "none"
-    raise ExperimentError(f"{path}: expected one run of fold {fold + 1} below {place} that is done and has trained on nothing that is "
+    raise ExperimentError(f"{path}: expected one run of fold {fold + 1} below {place} that is done and has trained on nothing "
+                          f"that is "
                           f"validated or tested here, found {told}" + "".join(f"\n  {run.name} has trained on {', '.join(clips[:3])}"
                                                                               for run, clips in leaks.items() if clips))
