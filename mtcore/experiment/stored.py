@@ -66,8 +66,8 @@ class StoredRun:
     dataset     whose chains recordings go through, where the run's datasets have chains of their own
     trust       import what the folder names as "module:Class", also from the working folder
 
-    Raises `ExperimentError` where the folder holds no run that is done or names what is not trusted, `DataError` where a component is not
-    what it was when the run was trained.
+    Raises `ExperimentError` where the folder holds no run that is done or names what is not trusted, `DataError` where a component
+    is not what it was when the run was trained.
     """
 
     def __init__(self, folder: Path | str, checkpoint: str = "best", dataset: str | None = None, trust: bool = False):
@@ -81,7 +81,8 @@ class StoredRun:
         self.tasks = {name: Task(name, one["kind"], tuple(one["labels"]), one["unit"], one["shape"] and tuple(one["shape"]))
                       for name, one in info["tasks"].items()}
         self.config = info["config"]
-        self.states = {(step, "" if scope == "shared" else scope): state for (step, scope), state in self.folder.load_state().items()}
+        self.states = {(step, "" if scope == "shared" else scope): state
+                       for (step, scope), state in self.folder.load_state().items()}
         different = {str([steps[one] for steps in self.config["inputs"].values() if one in steps]) for one in info["datasets"]}
         if dataset is None and len(info["datasets"]) > 1 and (len(different) > 1 or any(scope for _, scope in self.states)):
             raise ExperimentError(f"{folder}: its datasets have chains of their own; say which recordings go through: "
@@ -140,16 +141,19 @@ class StoredRun:
         materials = dict.fromkeys(PARTS, {name: _Absent() for name in self.config.get("materials", ())})
         found = {}
         for name, one in self.config["inputs"].items():
-            made = tuple(self.make("step", step, f"inputs.{name}") for step in (one["steps"] if "task" in one else one[self.dataset]))
-            found[name] = Chain(made, dtype=self.config["dtype"], materials=materials, task=one.get("task", ""))
+            made = (self.make("step", step, f"inputs.{name}") for step in (one["steps"] if "task" in one else one[self.dataset]))
+            found[name] = Chain(tuple(made), dtype=self.config["dtype"], materials=materials, task=one.get("task", ""))
         return found
 
     @cached_property
     def heads(self) -> dict[str, Head]:
         """With what the validation part's predictions have taught them."""
-        found = {name: self.make("head", one["head"], f"tasks.{name}.head").component for name, one in self.config["tasks"].items()}
         validated = self.folder.load_predictions(self.checkpoint).get("validation", {})
-        return {name: head.tuned(self.tasks[name], validated[name]) if name in validated else head for name, head in found.items()}
+        return {name: head.tuned(self.tasks[name], validated[name]) if name in validated else head
+                for name, head in self._heads().items()}
+
+    def _heads(self) -> dict[str, Head]:
+        return {name: self.make("head", one["head"], f"tasks.{name}.head").component for name, one in self.config["tasks"].items()}
 
     @cached_property
     def model(self) -> torch.nn.Module:
@@ -167,9 +171,7 @@ class StoredRun:
                 takes = {name: one["inputs"] for name, one in config.items()}
                 trunks = {name: self.make("trunk", {key: value for key, value in one.items() if key != "inputs"},
                                           f"model.trunks.{name}").component for name, one in config.items()}
-                heads = {name: self.make("head", one["head"], f"tasks.{name}.head").component
-                         for name, one in self.config["tasks"].items()}
-                model = build_model(trunks, takes, shapes, self.tasks, heads,
+                model = build_model(trunks, takes, shapes, self.tasks, self._heads(),
                                     {name: one["trunks"] for name, one in self.config["tasks"].items()})
         try:
             model.load_state_dict(load_checkpoint(self.folder.checkpoint(self.checkpoint))["model"])
@@ -183,7 +185,8 @@ class StoredRun:
     def data(self, array: Array, name: str = "clip") -> RunData:
         """One recording as the test part of a run, neither its targets known nor anything random."""
         targets = {key: np.zeros([size or 1 for size in task.shape or ()], np.float32) if task.kind == "array" else
-                   NEUTRAL.get(task.kind, task.labels[:1] and task.labels[0]) for key, task in self.tasks.items() if task.kind != "none"}
+                   NEUTRAL.get(task.kind, task.labels[:1] and task.labels[0])
+                   for key, task in self.tasks.items() if task.kind != "none"}
         dataset = Dataset(self.dataset, None, Path(), self.tasks, (Clip(name, Lazy(decode), targets),))
         inputs = {}
         for key, chain in self.chains.items():
@@ -195,7 +198,8 @@ class StoredRun:
                        {self.dataset: np.zeros(1, int)}, self.info["seed"], self.states, scaling)
 
     def predict(self, audio: File | Lazy | Array, heads: Mapping[str, Head] | None = None) -> dict[str, Predictions]:
-        """Per task what the run says of one recording: scores, and what the heads decide. Raises `ClipError` for what it cannot take."""
+        """Per task what the run says of one recording: scores, and what the heads decide. Raises `ClipError` for what it cannot
+        take."""
         given = isinstance(audio, Array)
         rows = self.data(audio if given else Array(*decode(audio)), "clip" if given else str(audio)).rows("test")
         for name, task in self.tasks.items():
@@ -244,9 +248,9 @@ class StoredRun:
         if len(framed) != 1 or not timed:
             raise ParameterError(f"{self.folder.path}: expected a model with frames in one representation, found "
                                  f"{len(framed)}; take vector")
-        hop, first = timed[0].axis
-        stride = framed[0].stride
-        return Array(framed[0].frames.numpy(), axis=Axis(hop * stride, first + hop * (stride - 1) / 2), by=timed[0].by, speed=timed[0].speed)
+        (hop, first), stride = timed[0].axis, framed[0].stride
+        axis = Axis(hop * stride, first + hop * (stride - 1) / 2)
+        return Array(framed[0].frames.numpy(), axis=axis, by=timed[0].by, speed=timed[0].speed)
 
 
 def _info(folder: RunFolder) -> dict[str, Any]:
@@ -267,7 +271,8 @@ def _kind_of(kind: str, name: str, parameter: str) -> str:
 
 @lru_cache(maxsize=64)
 def _digest(path: str, identity: str, *stamp: int) -> str:
-    """`stamp`: size and time of change, so that a changed file is read again. Of the numbers, as a checkpoint's bytes name its file."""
+    """`stamp`: size and time of change, so that a changed file is read again. Of the numbers, as a checkpoint's bytes name its
+    file."""
     whole = blake2b(identity.encode(), digest_size=12)
     for name, tensor in load_checkpoint(Path(path))["model"].items():
         whole.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -282,16 +287,16 @@ def _opened(path: str, checkpoint: str, dataset: str | None, *stamp: tuple[int, 
 
 @dataclass(frozen=True, kw_only=True)
 class RunOutputs(Extractor):
-    """Outputs of a run that is done: it decodes nothing itself, but takes the clip through its own chain, fitted state and network.
+    """Outputs of a run that is done: a clip goes through its chain, with its fitted state, and through its network.
 
-    float32 [1, values]: the trunks' vectors (`vector`), or raw outputs of a task: a value per label in their order, before softmax or
-    sigmoid (binary: one), or a regression's value in its unit; `outputs` joins those of all such tasks. [1, values, frames]: `frames` of
-    the trunk, or a task of events [1, labels, frames]. Of a clip of several windows the mean. Stored under the digest of identity and
-    weights, wherever the run lies.
+    float32 [1, values]: the trunks' vectors (`vector`), or raw outputs of a task: a value per label in their order, before softmax
+    or sigmoid (binary: one), or a regression's value in its unit; `outputs` joins those of all such tasks. [1, values, frames]:
+    `frames` of the trunk, or a task of events [1, labels, frames]. Of a clip of several windows the mean. Stored under the digest
+    of identity and weights, wherever the run lies.
     """
 
-    run: str = param(help="the run's folder; in an experiment file relative to it, and it may be an experiment's folder of runs or a pattern "
-                     "of names: then its run of the same fold that has not trained on what is validated or tested here")
+    run: str = param(help="the run's folder; in an experiment file relative to it, and it may be a folder of runs or a pattern: "
+                     "then its run of the same fold that has not trained on what is validated or tested here")
     checkpoint: str = param("best", choices=("best", "last"), help="which weights")
     what: str = param("vector", help="vector or frames of the representation, outputs, or the name of a task")
     dataset: str | None = param(None, help="of the run's datasets the one whose chain clips go through, where chains differ")
@@ -307,14 +312,16 @@ class RunOutputs(Extractor):
     def stored(self) -> StoredRun:
         folder = RunFolder(Path(os.path.expandvars(self.run)).expanduser())
         _info(folder)
-        stamp = [(one.st_mtime_ns, one.st_size) for one in map(os.stat, filter(Path.exists, [folder.checkpoint(self.checkpoint)]))]
+        path = folder.checkpoint(self.checkpoint)
+        stamp = [(path.stat().st_mtime_ns, path.stat().st_size)] if path.exists() else []
         found = _opened(str(folder.path.resolve()), self.checkpoint, self.dataset, *stamp)
         if self.digest not in (None, found.digest):
             raise ExperimentError(f"{folder.path}: expected a run with the digest {self.digest}, found {found.digest}; it has "
                                   f"been trained again")
-        if self.what not in ("vector", "frames", "outputs") and (self.what not in found.tasks or found.tasks[self.what].kind not in (*PLAIN, "events")):
+        known = [name for name, task in found.tasks.items() if task.kind in (*PLAIN, "events")]
+        if self.what not in ("vector", "frames", "outputs", *known):
             raise ExperimentError(f"{folder.path}: expected vector, frames, outputs or one of its tasks "
-                                  f"{', '.join(found.tasks)}; "
+                                  f"{', '.join(known)}; "
                                   f"found {self.what!r}")
         return found
 
@@ -386,12 +393,13 @@ def _leaked(folder: Path, held: Mapping[str, Stretch]) -> list[str]:
 
 
 def find_run(place: Path, fold: int, held: Mapping[str, Stretch], path: str) -> Path:
-    """The one run at a place, or, below a folder of runs or at a pattern, of the same fold (from 0), that has not trained on what is
-    `held` back by clip. Raises `ExperimentError` for none or several, `LeakError` where it has."""
+    """The one run at a place, or, below a folder of runs or at a pattern, of the same fold (from 0), that has not trained on what
+    is `held` back by clip. Raises `ExperimentError` for none or several, `LeakError` where it has."""
     found = [place] if place.exists() else [Path(one) for one in sorted(glob(str(place)))]
     if not found:
         raise ExperimentError(f"{path}: expected a run's folder, a folder of runs or a pattern at {place}, found nothing there")
-    runs = [one for one in found if (one / "run.json").exists()] or sorted(file.parent for one in found for file in one.glob("*/run.json"))
+    runs = [one for one in found if (one / "run.json").exists()]
+    runs = runs or sorted(file.parent for one in found for file in one.glob("*/run.json"))
     if runs != [place]:
         infos = {run: RunFolder(run).info for run in runs}
         runs = [run for run, info in infos.items() if info.get("fold") == fold + 1 and info.get("status") == "done"]
@@ -405,7 +413,8 @@ def find_run(place: Path, fold: int, held: Mapping[str, Stretch], path: str) -> 
                         f"{fold + 1}: "
                         f"{', '.join(clips[:5])}{', …' if len(clips) > 5 else ''}; take a run that has the same parts, or "
                         f"another split")
-    told = f"{len(allowed)}: {', '.join(run.name for run in allowed)}; a pattern such as {place.name}/all-* names some" if allowed else "none"
+    names = ", ".join(run.name for run in allowed)
+    told = f"{len(allowed)}: {names}; a pattern such as {place.name}/all-* names some" if allowed else "none"
     raise ExperimentError(f"{path}: expected one run of fold {fold + 1} below {place} that is done and has trained on nothing "
                           f"that is "
                           f"validated or tested here, found {told}" + "".join(f"\n  {run.name} has trained on {', '.join(clips[:3])}"
