@@ -128,7 +128,8 @@ def outputs(run, **changes):
 
 
 def test_outputs_of_a_run_are_an_input_and_such_a_run_is_applied_in_its_turn(make, generated, trained, tmp_path):
-    inputs = {"main": {"extractor": "core.spectrogram"}, "parallel": {"extractor": outputs(trained), "steps": ["core.standardize"]},
+    inputs = {"main": {"extractor": "core.spectrogram"},
+              "parallel": {"extractor": outputs(trained), "steps": ["core.standardize"]},
               "scores": {"extractor": outputs(trained, what="label")}}
     [run] = make(split=ONE, train=SHORT, name="upper", inputs=inputs).run()
     row = run.data().rows("train").batch([0])
@@ -194,7 +195,7 @@ def test_a_student_answers_for_what_its_teacher_has_seen(make, generated, traine
 
 def test_what_cannot_be_used_is_told(make, generated, trained, tmp_path):
     content = {"split": ONE, "train": SHORT, "name": "student"}
-    with pytest.raises(ExperimentError, match="expected vector, frames, outputs or one of its tasks label, size, tags; found 'lable'"):
+    with pytest.raises(ExperimentError, match="expected vector, .* one of its tasks label, size, tags; found 'lable'"):
         make(**content, inputs={"main": {"extractor": outputs(trained, what="lable")}}).runs()
     with pytest.raises(ExperimentError, match="expected a run's folder, .*found nothing there"):
         make(**content, inputs={"main": {"extractor": {"use": "core.run", "run": "runs/nothing"}}}).runs()
@@ -227,8 +228,8 @@ def test_code_out_of_a_folder_is_not_imported_unless_trusted(trained, tmp_path, 
 
 def test_targets_of_a_task_are_an_input(make, generated):
     inputs = {"main": {"extractor": "core.spectrogram"}, **{name: {"task": name} for name in ("label", "size", "tags")}}
-    content = {"datasets": {"a": {"reader": generated(chosen=(*TASKS, "beep"), missing=5, seconds=3.0)}}, "inputs": inputs, "split": ONE,
-               "train": SHORT, "model": {"trunk": {"use": "core.mlp", "hidden": [8]}}}
+    content = {"datasets": {"a": {"reader": generated(chosen=(*TASKS, "beep"), missing=5, seconds=3.0)}}, "split": ONE,
+               "inputs": inputs, "train": SHORT, "model": {"trunk": {"use": "core.mlp", "hidden": [8]}}}
     one = make(**content, vary={"tasks": [["beep"]]})
     with pytest.raises(ExperimentError, match="would see its own targets"):
         make(**content).runs()
@@ -261,7 +262,8 @@ def test_targets_as_an_input_go_with_windows_and_to_training(make, generated):
 def recordings(tmp_path):
     """A run of the core's CSV reader over real files with all that `mtcore predict` needs on disk, and some of its files."""
     make_csv(tmp_path / "data")
-    content = {"name": "files", "datasets": {"d": {"reader": {"use": "core.csv", "kinds": {"pitch": "regression"}}, "root": "data"}},
+    content = {"name": "files",
+               "datasets": {"d": {"reader": {"use": "core.csv", "kinds": {"pitch": "regression"}}, "root": "data"}},
                "inputs": {"main": {"extractor": "core.spectrogram", "steps": ["core.standardize"]}}, "split": ONE,
                "signal": {"steps": ["core.mono"]}, "model": {"trunk": {"use": "core.mlp", "hidden": [8]}}, "train": SHORT,
                "report": {"reporters": []}}

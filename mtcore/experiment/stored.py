@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ..clip import PARTS, Clip, File, Lazy
-from ..errors import ClipError, DataError, ExperimentError, LeakError, MtcoreError, ParameterError, at
+from ..errors import ClipError, DataError, ExperimentError, LeakError, ParameterError, at
 from ..extracting.chain import Array, Chain
 from ..extracting.fill import rounded
 from ..plugin import Axis, Extractor, Head, Moved, Named, Predictions, Task, param
@@ -66,8 +66,8 @@ class StoredRun:
     dataset     whose chains recordings go through, where the run's datasets have chains of their own
     trust       import what the folder names as "module:Class", also from the working folder
 
-    Raises `ExperimentError` where the folder holds no run that is done or names what is not trusted, `DataError` where a component
-    is not what it was when the run was trained.
+    Raises `ExperimentError` where the folder holds no run that is done or names what is not trusted, `DataError` where a
+    component is not what it was when the run was trained.
     """
 
     def __init__(self, folder: Path | str, checkpoint: str = "best", dataset: str | None = None, trust: bool = False):
@@ -153,7 +153,8 @@ class StoredRun:
                 for name, head in self._heads().items()}
 
     def _heads(self) -> dict[str, Head]:
-        return {name: self.make("head", one["head"], f"tasks.{name}.head").component for name, one in self.config["tasks"].items()}
+        return {name: self.make("head", one["head"], f"tasks.{name}.head").component
+                for name, one in self.config["tasks"].items()}
 
     @cached_property
     def model(self) -> torch.nn.Module:
@@ -289,10 +290,10 @@ def _opened(path: str, checkpoint: str, dataset: str | None, *stamp: tuple[int, 
 class RunOutputs(Extractor):
     """Outputs of a run that is done: a clip goes through its chain, with its fitted state, and through its network.
 
-    float32 [1, values]: the trunks' vectors (`vector`), or raw outputs of a task: a value per label in their order, before softmax
-    or sigmoid (binary: one), or a regression's value in its unit; `outputs` joins those of all such tasks. [1, values, frames]:
-    `frames` of the trunk, or a task of events [1, labels, frames]. Of a clip of several windows the mean. Stored under the digest
-    of identity and weights, wherever the run lies.
+    float32 [1, values]: the trunks' vectors (`vector`), or raw outputs of a task: a value per label in their order, before
+    softmax or sigmoid (binary: one), or a regression's value in its unit; `outputs` joins those of all such tasks. [1, values,
+    frames]: `frames` of the trunk, or a task of events [1, labels, frames]. Of a clip of several windows the mean. Stored under
+    the digest of identity and weights, wherever the run lies.
     """
 
     run: str = param(help="the run's folder; in an experiment file relative to it, and it may be a folder of runs or a pattern: "
@@ -415,7 +416,6 @@ def find_run(place: Path, fold: int, held: Mapping[str, Stretch], path: str) -> 
                         f"another split")
     names = ", ".join(run.name for run in allowed)
     told = f"{len(allowed)}: {names}; a pattern such as {place.name}/all-* names some" if allowed else "none"
-    raise ExperimentError(f"{path}: expected one run of fold {fold + 1} below {place} that is done and has trained on nothing "
-                          f"that is "
-                          f"validated or tested here, found {told}" + "".join(f"\n  {run.name} has trained on {', '.join(clips[:3])}"
-                                                                              for run, clips in leaks.items() if clips))
+    seen = "".join(f"\n  {run.name} has trained on {', '.join(clips[:3])}" for run, clips in leaks.items() if clips)
+    raise ExperimentError(f"{path}: expected one run of fold {fold + 1} below {place} that is done and has trained on nothing that is "
+                          f"validated or tested here, found {told}{seen}")
