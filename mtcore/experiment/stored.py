@@ -417,5 +417,5 @@ def find_run(place: Path, fold: int, held: Mapping[str, Stretch], path: str) -> 
     names = ", ".join(run.name for run in allowed)
     told = f"{len(allowed)}: {names}; a pattern such as {place.name}/all-* names some" if allowed else "none"
     seen = "".join(f"\n  {run.name} has trained on {', '.join(clips[:3])}" for run, clips in leaks.items() if clips)
-    raise ExperimentError(f"{path}: expected one run of fold {fold + 1} below {place} that is done and has trained on nothing that is "
-                          f"validated or tested here, found {told}{seen}")
+    raise ExperimentError(f"{path}: expected one run of fold {fold + 1} below {place} that is done and has trained on nothing that "
+                          f"is validated or tested here, found {told}{seen}")
