@@ -25,9 +25,10 @@ HEADER = ("file", "task", "decision", "score", "onset", "offset")
 @click.option("--trust", is_flag=True, help="Import code that the run's folder names, also from the working folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with the scores of all labels.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
-def predict_command(run: Path, audio: tuple[Path, ...], checkpoint: str, dataset: str | None, trust: bool, as_json: bool, as_csv: bool):
-    """What the model of RUN, a run's folder, says of recordings, with the run's own preparation: decision and score per task; of events
-    one line each, times in seconds."""
+def predict_command(run: Path, audio: tuple[Path, ...], checkpoint: str, dataset: str | None, trust: bool, as_json: bool,
+                    as_csv: bool):
+    """What the model of RUN, a run's folder, says of recordings, with the run's own preparation: decision and score per task; of
+    events one line each, times in seconds."""
     from ..clip import File
     from ..experiment.stored import StoredRun  # torch
     from ..reporting.table import format_table

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ..clip import PARTS, Clip, File, Lazy
-from ..errors import ClipError, DataError, ExperimentError, LeakError, MtcoreError, ParameterError, at
+from ..errors import ClipError, DataError, ExperimentError, LeakError, ParameterError, at
 from ..extracting.chain import Array, Chain
 from ..extracting.fill import rounded
 from ..plugin import Axis, Extractor, Head, Moved, Named, Predictions, Task, param
@@ -66,21 +66,23 @@ class StoredRun:
     dataset     whose chains recordings go through, where the run's datasets have chains of their own
     trust       import what the folder names as "module:Class", also from the working folder
 
-    Raises `ExperimentError` where the folder holds no run that is done or names what is not trusted, `DataError` where a component is not
-    what it was when the run was trained.
+    Raises `ExperimentError` where the folder holds no run that is done or names what is not trusted, `DataError` where a
+    component is not what it was when the run was trained.
     """
 
     def __init__(self, folder: Path | str, checkpoint: str = "best", dataset: str | None = None, trust: bool = False):
         self.folder, self.checkpoint, self.trust = RunFolder(folder), checkpoint, trust
         self.info = info = _info(self.folder)
         if not self.folder.checkpoint(checkpoint).exists():
-            raise ExperimentError(f"{self.folder.checkpoint(checkpoint)}: expected a checkpoint, found nothing there; the trainer may keep none")
+            raise ExperimentError(f"{self.folder.checkpoint(checkpoint)}: expected a checkpoint, found nothing there; the "
+                                  f"trainer may keep none")
         if "shapes" not in info:
             raise ExperimentError(f"{folder}: expected a run with its rows' shapes, found one of an older mtcore; run it again")
         self.tasks = {name: Task(name, one["kind"], tuple(one["labels"]), one["unit"], one["shape"] and tuple(one["shape"]))
                       for name, one in info["tasks"].items()}
         self.config = info["config"]
-        self.states = {(step, "" if scope == "shared" else scope): state for (step, scope), state in self.folder.load_state().items()}
+        self.states = {(step, "" if scope == "shared" else scope): state
+                       for (step, scope), state in self.folder.load_state().items()}
         different = {str([steps[one] for steps in self.config["inputs"].values() if one in steps]) for one in info["datasets"]}
         if dataset is None and len(info["datasets"]) > 1 and (len(different) > 1 or any(scope for _, scope in self.states)):
             raise ExperimentError(f"{folder}: its datasets have chains of their own; say which recordings go through: "
@@ -102,7 +104,8 @@ class StoredRun:
         values = dict(described)
         name, revision, source = values["use"], values.pop("revision", 1), values.pop("source", None)
         if ":" in name and not self.trust:
-            raise ExperimentError(f"{self.folder.path}: {path} is {name}, code that does not belong to a plugin; only with --trust is it "
+            raise ExperimentError(f"{self.folder.path}: {path} is {name}, code that does not belong to a plugin; only with "
+                                  f"--trust is it "
                                   "imported out of a run folder")
         for key, value in values.items():
             if isinstance(value, dict) and "use" in value:
@@ -120,7 +123,8 @@ class StoredRun:
                 found = get_registry().make(kind, values, path, search)
         if found.revision != revision or source not in (None, found.described().get("source")):
             raise DataError(f"{self.folder.path}: {path}: trained with {name} of revision {source or revision}, found "
-                            f"{found.described().get('source', found.revision)}, which gives other values; install what run.json names under "
+                            f"{found.described().get('source', found.revision)}, which gives other values; install what "
+                            f"run.json names under "
                             "versions, or train again")
         return found
 
@@ -137,16 +141,20 @@ class StoredRun:
         materials = dict.fromkeys(PARTS, {name: _Absent() for name in self.config.get("materials", ())})
         found = {}
         for name, one in self.config["inputs"].items():
-            made = tuple(self.make("step", step, f"inputs.{name}") for step in (one["steps"] if "task" in one else one[self.dataset]))
-            found[name] = Chain(made, dtype=self.config["dtype"], materials=materials, task=one.get("task", ""))
+            made = (self.make("step", step, f"inputs.{name}") for step in (one["steps"] if "task" in one else one[self.dataset]))
+            found[name] = Chain(tuple(made), dtype=self.config["dtype"], materials=materials, task=one.get("task", ""))
         return found
 
     @cached_property
     def heads(self) -> dict[str, Head]:
         """With what the validation part's predictions have taught them."""
-        found = {name: self.make("head", one["head"], f"tasks.{name}.head").component for name, one in self.config["tasks"].items()}
         validated = self.folder.load_predictions(self.checkpoint).get("validation", {})
-        return {name: head.tuned(self.tasks[name], validated[name]) if name in validated else head for name, head in found.items()}
+        return {name: head.tuned(self.tasks[name], validated[name]) if name in validated else head
+                for name, head in self._heads().items()}
+
+    def _heads(self) -> dict[str, Head]:
+        return {name: self.make("head", one["head"], f"tasks.{name}.head").component
+                for name, one in self.config["tasks"].items()}
 
     @cached_property
     def model(self) -> torch.nn.Module:
@@ -156,21 +164,21 @@ class StoredRun:
         with torch.random.fork_rng(devices=[]):
             if set(config) == {"module"}:
                 if not self.trust:
-                    raise ExperimentError(f"{self.folder.path}: model.module is {config['module']}, code that does not belong to a plugin; "
+                    raise ExperimentError(f"{self.folder.path}: model.module is {config['module']}, code that does not belong "
+                                          f"to a plugin; "
                                           "only with --trust is it imported out of a run folder")
                 model = resolve_target(config["module"], search=Path.cwd())(shapes, self.tasks)
             else:
                 takes = {name: one["inputs"] for name, one in config.items()}
                 trunks = {name: self.make("trunk", {key: value for key, value in one.items() if key != "inputs"},
                                           f"model.trunks.{name}").component for name, one in config.items()}
-                heads = {name: self.make("head", one["head"], f"tasks.{name}.head").component
-                         for name, one in self.config["tasks"].items()}
-                model = build_model(trunks, takes, shapes, self.tasks, heads,
+                model = build_model(trunks, takes, shapes, self.tasks, self._heads(),
                                     {name: one["trunks"] for name, one in self.config["tasks"].items()})
         try:
             model.load_state_dict(load_checkpoint(self.folder.checkpoint(self.checkpoint))["model"])
         except RuntimeError as error:
-            raise DataError(f"{self.folder.path}: the checkpoint does not fit the network that run.json describes: {error}") from error
+            raise DataError(f"{self.folder.path}: the checkpoint does not fit the network that run.json describes: "
+                            f"{error}") from error
         return model.eval().requires_grad_(False)
 
     # Applying ---------------------------------------------------------------------------------------------------------
@@ -178,7 +186,8 @@ class StoredRun:
     def data(self, array: Array, name: str = "clip") -> RunData:
         """One recording as the test part of a run, neither its targets known nor anything random."""
         targets = {key: np.zeros([size or 1 for size in task.shape or ()], np.float32) if task.kind == "array" else
-                   NEUTRAL.get(task.kind, task.labels[:1] and task.labels[0]) for key, task in self.tasks.items() if task.kind != "none"}
+                   NEUTRAL.get(task.kind, task.labels[:1] and task.labels[0])
+                   for key, task in self.tasks.items() if task.kind != "none"}
         dataset = Dataset(self.dataset, None, Path(), self.tasks, (Clip(name, Lazy(decode), targets),))
         inputs = {}
         for key, chain in self.chains.items():
@@ -190,7 +199,8 @@ class StoredRun:
                        {self.dataset: np.zeros(1, int)}, self.info["seed"], self.states, scaling)
 
     def predict(self, audio: File | Lazy | Array, heads: Mapping[str, Head] | None = None) -> dict[str, Predictions]:
-        """Per task what the run says of one recording: scores, and what the heads decide. Raises `ClipError` for what it cannot take."""
+        """Per task what the run says of one recording: scores, and what the heads decide. Raises `ClipError` for what it cannot
+        take."""
         given = isinstance(audio, Array)
         rows = self.data(audio if given else Array(*decode(audio)), "clip" if given else str(audio)).rows("test")
         for name, task in self.tasks.items():
@@ -222,23 +232,26 @@ class StoredRun:
     def _represented(self, array: Array, what: str) -> Array:
         rows, size = self.data(array).rows("test"), self.config["train"]["batch_size"]
         if what == "frames" and len(rows) > 1:
-            raise ParameterError(f"{self.folder.path}: the run sees windows of a clip, so that its frames are none of the clip's; take vector")
+            raise ParameterError(f"{self.folder.path}: the run sees windows of a clip, so that its frames are none of the "
+                                 f"clip's; take vector")
         vectors = []
         for batch in rows.batches([range(first, min(first + size, len(rows))) for first in range(0, len(rows), size)]):
             represented = getattr(self.model(batch.inputs, batch.lengths, batch.rows), "representation", None) or {}
             found = [one for each in represented.values() for one in (each.values() if isinstance(each, dict) else [each])]
             if not found:
-                raise ParameterError(f"{self.folder.path}: its model hands over no representation; take one of {', '.join(self.tasks)}")
+                raise ParameterError(f"{self.folder.path}: its model hands over no representation; take one of "
+                                     f"{', '.join(self.tasks)}")
             vectors.append(torch.cat([one.vector for one in found], 1))
         if what == "vector":
             return Array(torch.cat(vectors).mean(0, keepdim=True).numpy())
         framed = [one for one in found if one.frames is not None]
         timed = [a for a in (rows._array(0, name) for name in rows.data.names) if a.axis is not None]
         if len(framed) != 1 or not timed:
-            raise ParameterError(f"{self.folder.path}: expected a model with frames in one representation, found {len(framed)}; take vector")
-        hop, first = timed[0].axis
-        stride = framed[0].stride
-        return Array(framed[0].frames.numpy(), axis=Axis(hop * stride, first + hop * (stride - 1) / 2), by=timed[0].by, speed=timed[0].speed)
+            raise ParameterError(f"{self.folder.path}: expected a model with frames in one representation, found "
+                                 f"{len(framed)}; take vector")
+        (hop, first), stride = timed[0].axis, framed[0].stride
+        axis = Axis(hop * stride, first + hop * (stride - 1) / 2)
+        return Array(framed[0].frames.numpy(), axis=axis, by=timed[0].by, speed=timed[0].speed)
 
 
 def _info(folder: RunFolder) -> dict[str, Any]:
@@ -246,7 +259,8 @@ def _info(folder: RunFolder) -> dict[str, Any]:
     if not info:
         raise ExperimentError(f"{folder.path}: expected the folder of a run, found no run.json in it")
     if info["status"] != "done":
-        raise ExperimentError(f"{folder.path}: expected a run that is done, found one that is {info['status']}; `mtcore run` finishes it")
+        raise ExperimentError(f"{folder.path}: expected a run that is done, found one that is {info['status']}; `mtcore run` "
+                              f"finishes it")
     return info
 
 
@@ -258,7 +272,8 @@ def _kind_of(kind: str, name: str, parameter: str) -> str:
 
 @lru_cache(maxsize=64)
 def _digest(path: str, identity: str, *stamp: int) -> str:
-    """`stamp`: size and time of change, so that a changed file is read again. Of the numbers, as a checkpoint's bytes name its file."""
+    """`stamp`: size and time of change, so that a changed file is read again. Of the numbers, as a checkpoint's bytes name its
+    file."""
     whole = blake2b(identity.encode(), digest_size=12)
     for name, tensor in load_checkpoint(Path(path))["model"].items():
         whole.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -273,16 +288,16 @@ def _opened(path: str, checkpoint: str, dataset: str | None, *stamp: tuple[int, 
 
 @dataclass(frozen=True, kw_only=True)
 class RunOutputs(Extractor):
-    """Outputs of a run that is done: it decodes nothing itself, but takes the clip through its own chain, fitted state and network.
+    """Outputs of a run that is done: a clip goes through its chain, with its fitted state, and through its network.
 
-    float32 [1, values]: the trunks' vectors (`vector`), or raw outputs of a task: a value per label in their order, before softmax or
-    sigmoid (binary: one), or a regression's value in its unit; `outputs` joins those of all such tasks. [1, values, frames]: `frames` of
-    the trunk, or a task of events [1, labels, frames]. Of a clip of several windows the mean. Stored under the digest of identity and
-    weights, wherever the run lies.
+    float32 [1, values]: the trunks' vectors (`vector`), or raw outputs of a task: a value per label in their order, before
+    softmax or sigmoid (binary: one), or a regression's value in its unit; `outputs` joins those of all such tasks. [1, values,
+    frames]: `frames` of the trunk, or a task of events [1, labels, frames]. Of a clip of several windows the mean. Stored under
+    the digest of identity and weights, wherever the run lies.
     """
 
-    run: str = param(help="the run's folder; in an experiment file relative to it, and it may be an experiment's folder of runs or a pattern "
-                     "of names: then its run of the same fold that has not trained on what is validated or tested here")
+    run: str = param(help="the run's folder; in an experiment file relative to it, and it may be a folder of runs or a pattern: "
+                     "then its run of the same fold that has not trained on what is validated or tested here")
     checkpoint: str = param("best", choices=("best", "last"), help="which weights")
     what: str = param("vector", help="vector or frames of the representation, outputs, or the name of a task")
     dataset: str | None = param(None, help="of the run's datasets the one whose chain clips go through, where chains differ")
@@ -298,12 +313,16 @@ class RunOutputs(Extractor):
     def stored(self) -> StoredRun:
         folder = RunFolder(Path(os.path.expandvars(self.run)).expanduser())
         _info(folder)
-        stamp = [(one.st_mtime_ns, one.st_size) for one in map(os.stat, filter(Path.exists, [folder.checkpoint(self.checkpoint)]))]
+        path = folder.checkpoint(self.checkpoint)
+        stamp = [(path.stat().st_mtime_ns, path.stat().st_size)] if path.exists() else []
         found = _opened(str(folder.path.resolve()), self.checkpoint, self.dataset, *stamp)
         if self.digest not in (None, found.digest):
-            raise ExperimentError(f"{folder.path}: expected a run with the digest {self.digest}, found {found.digest}; it has been trained again")
-        if self.what not in ("vector", "frames", "outputs") and (self.what not in found.tasks or found.tasks[self.what].kind not in (*PLAIN, "events")):
-            raise ExperimentError(f"{folder.path}: expected vector, frames, outputs or one of its tasks {', '.join(found.tasks)}; "
+            raise ExperimentError(f"{folder.path}: expected a run with the digest {self.digest}, found {found.digest}; it has "
+                                  f"been trained again")
+        known = [name for name, task in found.tasks.items() if task.kind in (*PLAIN, "events")]
+        if self.what not in ("vector", "frames", "outputs", *known):
+            raise ExperimentError(f"{folder.path}: expected vector, frames, outputs or one of its tasks "
+                                  f"{', '.join(known)}; "
                                   f"found {self.what!r}")
         return found
 
@@ -349,7 +368,7 @@ def stretch(digest: str, audio: File | Lazy) -> Stretch:
 def save_trained(folder: RunFolder, trained: Iterable[Stretch]) -> None:
     """pipeline/trained.npz: digest uint8 [n, 16] and span float64 [n, 2] of all audio that a run has learned from, sorted."""
     rows = sorted(set(trained))
-    digests = np.frombuffer(bytes.fromhex("".join(digest for digest, *_ in rows)), np.uint8).reshape(len(rows), -1)
+    digests = np.frombuffer(bytes.fromhex("".join(digest for digest, *_ in rows)), np.uint8).reshape(-1, 16)
     with atomic(folder.path / "pipeline" / "trained.npz") as aside, open(aside, "wb") as file:
         np.savez(file, digest=digests, span=np.array([span for _, *span in rows], np.float64).reshape(-1, 2))
 
@@ -361,7 +380,8 @@ def trained_on(folder: Path) -> list[Stretch]:
         with np.load(path, allow_pickle=False) as arrays:
             return [(row.tobytes().hex(), *span) for row, span in zip(arrays["digest"], arrays["span"].tolist())]
     except (OSError, ValueError, KeyError) as error:
-        raise ExperimentError(f"{path}: expected digests of what the run has trained on, found {type(error).__name__}: {error}; run it "
+        raise ExperimentError(f"{path}: expected digests of what the run has trained on, found {type(error).__name__}: "
+                              f"{error}; run it "
                               "again") from error
 
 
@@ -374,12 +394,13 @@ def _leaked(folder: Path, held: Mapping[str, Stretch]) -> list[str]:
 
 
 def find_run(place: Path, fold: int, held: Mapping[str, Stretch], path: str) -> Path:
-    """The one run at a place, or, below a folder of runs or at a pattern, of the same fold (from 0), that has not trained on what is
-    `held` back by clip. Raises `ExperimentError` for none or several, `LeakError` where it has."""
+    """The one run at a place, or, below a folder of runs or at a pattern, of the same fold (from 0), that has not trained on what
+    is `held` back by clip. Raises `ExperimentError` for none or several, `LeakError` where it has."""
     found = [place] if place.exists() else [Path(one) for one in sorted(glob(str(place)))]
     if not found:
         raise ExperimentError(f"{path}: expected a run's folder, a folder of runs or a pattern at {place}, found nothing there")
-    runs = [one for one in found if (one / "run.json").exists()] or sorted(file.parent for one in found for file in one.glob("*/run.json"))
+    runs = [one for one in found if (one / "run.json").exists()]
+    runs = runs or sorted(file.parent for one in found for file in one.glob("*/run.json"))
     if runs != [place]:
         infos = {run: RunFolder(run).info for run in runs}
         runs = [run for run, info in infos.items() if info.get("fold") == fold + 1 and info.get("status") == "done"]
@@ -389,9 +410,12 @@ def find_run(place: Path, fold: int, held: Mapping[str, Stretch], path: str) -> 
         return allowed[0]
     if len(runs) == 1:
         clips = leaks[runs[0]]
-        raise LeakError(f"{path}: {runs[0]} has trained on {len(clips)} clips that are validated or tested here in fold {fold + 1}: "
-                        f"{', '.join(clips[:5])}{', …' if len(clips) > 5 else ''}; take a run that has the same parts, or another split")
-    told = f"{len(allowed)}: {', '.join(run.name for run in allowed)}; a pattern such as {place.name}/all-* names some" if allowed else "none"
-    raise ExperimentError(f"{path}: expected one run of fold {fold + 1} below {place} that is done and has trained on nothing that is "
-                          f"validated or tested here, found {told}" + "".join(f"\n  {run.name} has trained on {', '.join(clips[:3])}"
-                                                                              for run, clips in leaks.items() if clips))
+        raise LeakError(f"{path}: {runs[0]} has trained on {len(clips)} clips that are validated or tested here in fold "
+                        f"{fold + 1}: "
+                        f"{', '.join(clips[:5])}{', …' if len(clips) > 5 else ''}; take a run that has the same parts, or "
+                        f"another split")
+    names = ", ".join(run.name for run in allowed)
+    told = f"{len(allowed)}: {names}; a pattern such as {place.name}/all-* names some" if allowed else "none"
+    seen = "".join(f"\n  {run.name} has trained on {', '.join(clips[:3])}" for run, clips in leaks.items() if clips)
+    raise ExperimentError(f"{path}: expected one run of fold {fold + 1} below {place} that is done and has trained on nothing that "
+                          f"is validated or tested here, found {told}{seen}")
