@@ -17,7 +17,7 @@ _BLOCK, _TOLD = 1024, 5
 
 
 class Similar(NamedTuple):
-    """Number of the set of alike clips that each row key lies in; how many pairs were found, and the first few with their cosines."""
+    """Number of the set of alike clips by row key; how many pairs there are, and the first few with their cosines."""
 
     sets: dict[str, int]
     pairs: int
@@ -25,8 +25,9 @@ class Similar(NamedTuple):
 
 
 def find_similar(store: Store, names: Mapping[str, str], threshold: float) -> Similar:
-    """Of the rows of a store, by row key with the clips' names: those whose vectors have a cosine of at least `threshold` are in one set,
-    and so is what hangs together through others. A vector of zeros is like no other. Raises `ExperimentError` for arrays of several shapes.
+    """Of the rows of a store, by row key with the clips' names: those whose vectors have a cosine of at least `threshold` are in
+    one set, and so is what hangs together through others. A vector of zeros is like no other. Raises `ExperimentError` for arrays
+    of several shapes.
     """
     keys = list(names)
     if len(shapes := {store.shape(key): name for key, name in names.items()}) > 1:
@@ -38,7 +39,8 @@ def find_similar(store: Store, names: Mapping[str, str], threshold: float) -> Si
     for first in range(0, len(keys), _BLOCK):
         cosine = np.triu(unit[first:first + _BLOCK] @ unit[first:].T, 1)
         one, other = np.nonzero(cosine >= threshold)
-        told += [(names[keys[first + a]], names[keys[first + b]], float(cosine[a, b])) for a, b in zip(one[:_TOLD], other[:_TOLD])]
+        told += [(names[keys[first + a]], names[keys[first + b]], float(cosine[a, b]))
+                 for a, b in zip(one[:_TOLD], other[:_TOLD])]
         edges = coo_array((np.ones(len(one), bool), (number[first + one], number[first + other])), shape=(number.max() + 1,) * 2)
         number, pairs = connected_components(edges, directed=False)[1][number], pairs + len(one)
     return Similar(dict(zip(keys, number.tolist())), pairs, told[:_TOLD])

@@ -16,20 +16,21 @@ FRAME, HOP = 0.064, 0.016  # seconds
 
 @dataclass(frozen=True, kw_only=True)
 class Fingerprint(Extractor):
-    """How the energy of bands goes up and down against each other: [channels, bands * slots], each of length 1; zeros where nothing
-    does.
+    """How the energy of bands goes up and down against each other: [channels, bands * slots], each of length 1; zeros where
+    nothing does.
 
     Log energies in bands of equal ratio, averaged over slots of equal length, without what is constant over
-    time or common to all bands: gain, level and colouring are gone, and the cosine of two fingerprints is the correlation of what is
-    left. That energy differences over bands and time survive coding, filtering and small shifts is the finding of Haitsma and Kalker
-    (2002), A highly robust audio fingerprinting system, ISMIR; slots that stretch with the clip make their sequence one vector.
+    time or common to all bands: gain, level and colouring are gone, and the cosine of two fingerprints is the correlation of what
+    is left. That energy differences over bands and time survive coding, filtering and small shifts is the finding of Haitsma and
+    Kalker (2002), A highly robust audio fingerprinting system, ISMIR; slots that stretch with the clip make their sequence one vector.
     """
 
     bands: int = param(24, minimum=4, help="number of bands")
     slots: int = param(32, minimum=4, help="number of stretches of time; as many for a short clip as for a long one")
     fmin: float = param(200.0, unit="Hz", minimum=50, help="lower edge of the lowest band")
     fmax: float = param(3000.0, unit="Hz", help="upper edge of the highest band, below what any copy may have lost")
-    blur: float = param(0.25, unit="s", minimum=0, help="shortest stretch that a slot is averaged over: longer ones forgive larger shifts")
+    blur: float = param(0.25, unit="s", minimum=0, help="shortest stretch that a slot is averaged over: longer ones forgive "
+                                                                "larger shifts")
     floor: float = param(50.0, unit="dB", minimum=0, help="what is so far below the strongest is not told apart")
 
     def axis(self, rate: float | None) -> None:
@@ -38,13 +39,14 @@ class Fingerprint(Extractor):
     def prepare(self, rate: float | None) -> Callable[[np.ndarray], np.ndarray]:
         rate = known(rate)
         if not self.fmin < self.fmax <= rate / 2:
-            raise ParameterError(f"expected fmin < fmax <= {rate / 2:g} Hz, half the rate; found fmin = {self.fmin:g}, fmax = {self.fmax:g}")
+            raise ParameterError(f"expected fmin < fmax <= {rate / 2:g} Hz, half the rate; found fmin = {self.fmin:g}, "
+                                 f"fmax = {self.fmax:g}")
         frame, hop = (int(seconds * rate + 0.5) for seconds in (FRAME, HOP))
         window = np.hanning(frame + 1)[:-1].astype(np.float32)
         bank = self._bank(np.arange(frame // 2 + 1) * rate / frame)
         if not bank.any(axis=1).all():
-            raise ParameterError(f"expected bands that hold a bin of {rate / frame:.1f} Hz each, found empty ones; take fewer bands than "
-                                 f"{self.bands}, or another fmin or fmax")
+            raise ParameterError(f"expected bands that hold a bin of {rate / frame:.1f} Hz each, found empty ones; take "
+                                 f"fewer bands than {self.bands}, or another fmin or fmax")
 
         def extract(x: np.ndarray) -> np.ndarray:
             check_length(x, frame, rate)
