@@ -6,7 +6,7 @@
 import sys
 import threading
 from pathlib import Path
-from time import perf_counter, sleep
+from time import perf_counter, process_time, sleep
 
 import numpy as np
 
@@ -26,7 +26,7 @@ class Measured:
         self.name = name
 
     def __enter__(self):
-        self.start, self.base, self.peak, self.running = perf_counter(), anonymous(), 0.0, True
+        self.start, self.processor, self.base, self.peak, self.running = perf_counter(), process_time(), anonymous(), 0.0, True
         self.thread = threading.Thread(target=self.watch)
         self.thread.start()
 
@@ -36,9 +36,9 @@ class Measured:
             sleep(0.01)
 
     def __exit__(self, *_):
-        seconds, self.running = perf_counter() - self.start, False
+        seconds, processor, self.running = perf_counter() - self.start, process_time() - self.processor, False
         self.thread.join()
-        print(f"{self.name:<28} {seconds:6.2f} s   + {max(self.peak, anonymous() - self.base):4.0f} MB at most")
+        print(f"{self.name:<28} {seconds:6.2f} s ({processor:.2f} of a processor)   + {max(self.peak, anonymous() - self.base):4.0f} MB at most")
 
 
 def dataset(name: str, clips: int, groups: int, classes: int, rng: np.random.Generator) -> SplitDataset:

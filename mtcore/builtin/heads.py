@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.ndimage import median_filter
 from torch import Tensor, nn
 
 from mtcore.plugin import Head, ParameterError, Predictions, Representation, RepresentationShape, Task, param
@@ -142,6 +141,8 @@ class Frames(Head):
 
 
 def smoothed(row: np.ndarray, median: int) -> np.ndarray:
+    from scipy.ndimage import median_filter  # half a second to import, for events only
+
     row = row.astype(np.uint8) if row.dtype == bool else row
     return row if median == 1 else median_filter(row, size=int(median), mode="nearest")
 
