@@ -177,7 +177,8 @@ class EqualAngles(ByGramian):
     def solve(self, gramian, present):
         norms = np.sqrt(np.diag(gramian))
         inverse = np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0)
-        weights = inverse * (np.linalg.pinv(gramian * np.outer(inverse, inverse), hermitian=True) @ np.ones(len(norms)))
+        values, vectors = spectrum(gramian * np.outer(inverse, inverse))
+        weights = inverse * (vectors @ (vectors.sum(0) / values))
         square = weights @ gramian @ weights
         return weights * (gramian @ weights).sum() / square if square > 0 else 0 * weights
 
