@@ -2,17 +2,17 @@
 
     python benchmarks/balancers.py [--tasks 3 8] [--repeats 30] [--network mlp|shared|cnn]
 
-MLP with 4 layers of 512, SGD, batches of 32 rows, one thread; each pair of updates is interleaved A B B A, figures are medians of the
-ratios of the thread's own time, `modo` and `sdmgrad` per batch. `mlp`: each row belongs to one task; `shared`: every row has all tasks;
-`cnn`: three convolutions and a linear layer. On 2 cores with 8 busy processes beside it, torch 2.13, noise of 0.05 and more:
+MLP with 4 layers of 512, SGD, batches of 32 rows, one thread; each pair of updates is interleaved A B B A, figures are medians
+of the ratios of the thread's own time, `modo` and `sdmgrad` per batch. `mlp`: each row belongs to one task; `shared`: every row
+has all tasks; `cnn`: three convolutions and a linear layer. On 2 cores with 8 busy processes beside it, torch 2.13, noise of 0.05 and more:
 
-    3 and 8 tasks                                  mlp                       shared         cnn
-    of losses, without famo                        1.0 to 1.1
-    famo                                           1.5, 1.6                  1.6, 1.5       1.5, 1.5
-    by inner products (mgda, upgrad, pcgrad, …)    1.12 to 1.22, 1.12 to 1.24  2.7, 6.5     2.6, 5.1
-    cagrad                                         1.23, 1.19
-    moco, db_mtl, excess_mtl                       3, 8                      3, 7           3, 6
-    graddrop                                       8, 15                     9, 15          3, 8
+    3 and 8 tasks                                  mlp            shared         cnn
+    of losses, without famo                        1.1, 1.1
+    famo                                           1.5, 1.6       1.6, 1.5       1.5, 1.5
+    by inner products (mgda, upgrad, pcgrad, …)    1.1 to 1.2     2.7, 6.5       2.6, 5.1
+    cagrad                                         1.2, 1.2
+    moco, db_mtl, excess_mtl                       3, 8           3, 7           3, 6
+    graddrop                                       8, 15          9, 15          3, 8
 """
 
 from __future__ import annotations

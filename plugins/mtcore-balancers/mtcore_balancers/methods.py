@@ -1,5 +1,5 @@
-"""Methods of the Gramian G = J J^T. g_k is row k of J. torchjd has most of them; here they cost no more than an update can bear,
-and keep their state."""
+"""Methods of the Gramian G = J J^T. g_k is row k of J. torchjd has most of them; here they cost a small part of an update, and
+keep their state."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from mtcore.plugin import Balancer, Balancing, ExperimentError, param
 
 from .gradients import ByGramian
 
-__all__ = ["AlignedMtl", "CaGrad", "Config", "CrMogm", "DualProj", "FairGrad", "GradNorm", "GradVac", "ImtlG", "Mgda", "NashMtl", "OnSimplex",
-           "PcGrad", "Pcd", "UpGrad"]
+__all__ = ["AlignedMtl", "CaGrad", "Config", "CrMogm", "DualProj", "FairGrad", "GradNorm", "GradVac", "ImtlG", "Mgda", "NashMtl",
+           "OnSimplex", "PcGrad", "Pcd", "UpGrad"]
 
 
 def root(gramian: np.ndarray) -> np.ndarray:
