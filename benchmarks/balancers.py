@@ -4,7 +4,8 @@
 
 MLP with 4 layers of 512, SGD, batches of 32 rows, one thread; each pair of updates is interleaved A B B A, figures are medians
 of the ratios of the thread's own time, `modo` and `sdmgrad` per batch. `mlp`: each row belongs to one task; `shared`: every row
-has all tasks; `cnn`: three convolutions and a linear layer. On 2 cores with 8 busy processes beside it, torch 2.13, noise of 0.05 and more:
+has all tasks; `cnn`: three convolutions and a linear layer. On 2 cores with 8 busy processes beside it, torch 2.13,
+noise of 0.05 and more:
 
     3 and 8 tasks                                  mlp            shared         cnn
     of losses, without famo                        1.1, 1.1
