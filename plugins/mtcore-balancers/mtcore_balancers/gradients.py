@@ -37,8 +37,8 @@ class OfGradients(Keeping):
         raise NotImplementedError
 
     def batch(self, number: int, present: list[int]) -> tuple[Tensor, Tensor]:
-        """J [n, values] of one of the update's independent batches, and factors [n] that make it what it is without the others; of
-        all batches where this one lacks a task."""
+        """J [n, values] of one of the update's independent batches, and factors [n] that make it what it is without the others;
+        of all batches where this one lacks a task."""
         counts = self.counts[:, present]
         if not counts[number].all():
             return self.jacobian.sum(0)[present], torch.ones(len(present))

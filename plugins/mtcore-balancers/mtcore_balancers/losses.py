@@ -271,8 +271,8 @@ class Rates(Joint):
         if self.before is None:
             return
         (logs, present), self.before, losses = self.before, None, closure()
-        after, _ = self.summed({self.index[task]: self.weights[task] * loss for task, loss in losses.items()})
-        fallen = logs - torch.log(after.clamp_min(0) + 1e-8)
+        after = torch.stack([self.weights[self.tasks[i]] * losses[self.tasks[i]] for i in present]).clamp_min(0)
+        fallen = logs - torch.log(after + 1e-8)
         self.optimizer.zero_grad()
         torch.softmax(self.logits[present], 0).backward(fallen)
         self.optimizer.step()

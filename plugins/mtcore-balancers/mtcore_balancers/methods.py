@@ -1,5 +1,5 @@
-"""Methods of the Gramian G = J J^T. g_k is row k of J. torchjd has most of them; here they cost no more than an update can bear,
-and keep their state."""
+"""Methods of the Gramian G = J J^T. g_k is row k of J. torchjd has most of them; here they cost a small part of an update, and
+keep their state."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from mtcore.plugin import Balancer, Balancing, ExperimentError, param
 
 from .gradients import ByGramian
 
-__all__ = ["AlignedMtl", "CaGrad", "Config", "CrMogm", "DualProj", "FairGrad", "GradNorm", "GradVac", "ImtlG", "Mgda", "NashMtl", "OnSimplex",
-           "PcGrad", "Pcd", "UpGrad"]
+__all__ = ["AlignedMtl", "CaGrad", "Config", "CrMogm", "DualProj", "FairGrad", "GradNorm", "GradVac", "ImtlG", "Mgda", "NashMtl",
+           "OnSimplex", "PcGrad", "Pcd", "UpGrad"]
 
 
 def root(gramian: np.ndarray) -> np.ndarray:
@@ -177,7 +177,8 @@ class EqualAngles(ByGramian):
     def solve(self, gramian, present):
         norms = np.sqrt(np.diag(gramian))
         inverse = np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0)
-        weights = inverse * (np.linalg.pinv(gramian * np.outer(inverse, inverse), hermitian=True) @ np.ones(len(norms)))
+        values, vectors = spectrum(gramian * np.outer(inverse, inverse))
+        weights = inverse * (vectors @ (vectors.sum(0) / values))
         square = weights @ gramian @ weights
         return weights * (gramian @ weights).sum() / square if square > 0 else 0 * weights
 

@@ -54,7 +54,8 @@ class Keeping(Balancing):
             yield
 
     def state_dict(self) -> dict[str, Any]:
-        return {**{name: value.detach().clone() for name, value in self.state.items()}, "noted": torch.tensor([self.noted, self.shown], dtype=torch.float64)}
+        noted = torch.tensor([self.noted, self.shown], dtype=torch.float64)
+        return {**{name: value.detach().clone() for name, value in self.state.items()}, "noted": noted}
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

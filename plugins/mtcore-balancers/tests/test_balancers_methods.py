@@ -107,7 +107,7 @@ class World:
                 for i in numbers:
                     for task, loss in self.losses(*self.part(i), self.counts)[1].items():
                         found[task] = found.get(task, 0) + loss
-            return found
+            return {task: self.balancing.reduce(found.get(task, torch.zeros(()))) for task in self.counts}
 
         self.optimizer.step()
         self.balancing.after_update(closure)
@@ -503,8 +503,10 @@ def test_aligned_mtl_has_orthogonal_components_of_the_smallest_length(j):
 
 @pytest.mark.parametrize("n", [2, 3, 8])
 @pytest.mark.parametrize("name, oracle", [
-    ("pcgrad", aggregation.PCGradWeighting()), ("imtl_g", aggregation.IMTLGWeighting()), ("fairgrad", aggregation.FairGradWeighting(1.0)),
-    *(({"use": "aligned_mtl", "scale": scale}, aggregation.AlignedMTLWeighting(scale_mode=scale)) for scale in ("min", "median", "rmse")),
+    ("pcgrad", aggregation.PCGradWeighting()), ("imtl_g", aggregation.IMTLGWeighting()),
+    ("fairgrad", aggregation.FairGradWeighting(1.0)),
+    *(({"use": "aligned_mtl", "scale": scale}, aggregation.AlignedMTLWeighting(scale_mode=scale))
+      for scale in ("min", "median", "rmse")),
     *(({"use": "fairgrad", "alpha": alpha}, aggregation.FairGradWeighting(alpha)) for alpha in (0.5, 3.0)),
 ], ids=lambda value: str(getattr(value, "alpha", "")))
 def test_weights_are_torchjds(name, oracle, n):
