@@ -312,7 +312,7 @@ def test_recordings_of_all_kinds_go_through_as_they_are(call, place):
 
     [run] = Experiment.from_file(place / "small.toml", cache=place / "cache", runs_folder=place / "runs").runs()
     rows = [(run.data().rows(part), part) for part in ("train", "test")]
-    labelled = sum(len(found.batch(range(len(found))).rows["pitch"]) for found, _ in rows)
+    labelled = sum(len(found.batch(range(len(found))).targets["pitch"]) for found, _ in rows)
     assert run.done and labelled == 14  # three of 17 cells are empty
     assert {found.batch(range(len(found))).inputs["main"].shape[1:] for found, _ in rows} == {(1, 257, 30)}
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, Iterable, Iterator, Mapping, Sequence
 
@@ -193,14 +194,19 @@ class RunData:
 
     def statistics(self) -> dict[str, Statistics]:
         """Of each task in the training part."""
-        found = {}
+        return {name: Statistics(*counted, *self.scaling.get(name, (0.0, 1.0))) for name, counted in self._counted.items()}
+
+    @cached_property
+    def _counted(self) -> dict[str, tuple[int, np.ndarray | None]]:
+        """By task: rows, and rows per label."""
+        found, train = {}, [self.encoded[self.datasets[d].name][c] for d, c in self.clips("train")]
         for name, task in self.tasks.items():
-            values = [v[name] for d, c in self.clips("train") if name in (v := self.encoded[self.datasets[d].name][c])]
+            values = [encoded[name] for encoded in train if name in encoded]
             counts = None
             if task.labels:
                 each = [np.atleast_1d([e[2] for e in v] if task.kind == "events" else v).astype(int) for v in values]
                 counts = np.bincount(np.concatenate([*each, np.zeros(0, int)]), minlength=len(task.labels))
-            found[name] = Statistics(len(values), counts, *self.scaling.get(name, (0.0, 1.0)))
+            found[name] = len(values), counts
         return found
 
     def rows(self, part: str) -> Rows:

@@ -44,12 +44,12 @@ def predict(model: torch.nn.Module, heads: dict[str, Head], losses: Mapping[str,
     if processes.count > 1:
         gathered, total = _merged(processes.gathered((gathered, total)))
     predictions = {}
-    encoded = {d.key(c): targets for d in data.datasets for c, targets in enumerate(data.encoded[d.name])}
     counts = {name: one.counts for name, one in data.statistics().items()}
     for name, head in list(heads.items()):
         task, clips = data.tasks[name], list(gathered[name])
         trained = None if counts[name] is None else tuple(np.flatnonzero(counts[name]).tolist())
-        targets: Any = [encoded[rows.key(gathered[name][clip][0][0])].get(name) for clip in clips]
+        index = rows.index[[gathered[name][clip][0][0] for clip in clips], :2].tolist()
+        targets: Any = [data.encoded[data.datasets[d].name][c].get(name) for d, c in index]
         hop = first = 0.0
         if task.kind == "events":
             scores: Any = []
@@ -61,7 +61,7 @@ def predict(model: torch.nn.Module, heads: dict[str, Head], losses: Mapping[str,
             found = [_dense(rows, task, gathered[name][clip], target) for clip, target in zip(clips, targets)]
             scores, targets = ([one[i] for one in found] for i in (0, 1))
         else:
-            scores = np.stack([np.mean([score for _, score in gathered[name][clip]], 0) for clip in clips]) if clips else np.zeros((0,))
+            scores = _means([[score for _, score in gathered[name][clip]] for clip in clips])
             if task.kind == "regression":
                 mean, deviation = data.scaling[name]
                 scores = scores * deviation + mean
@@ -78,6 +78,15 @@ def predict(model: torch.nn.Module, heads: dict[str, Head], losses: Mapping[str,
             one.decided = [[_seconds(event, frames[clip]) for event in found] for clip, found in zip(clips, one.decided)]
         predictions[name] = one
     return predictions, {name: value / count for name, (value, count) in total.items() if count}
+
+
+def _means(windows: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
+    """Of each clip the mean over its windows."""
+    if not windows:
+        return np.zeros((0,))
+    each = np.array([len(some) for some in windows])
+    sums = np.add.reduceat(np.stack([score for some in windows for score in some]), np.cumsum(each) - each)
+    return sums / each.reshape(-1, *[1] * (sums.ndim - 1))
 
 
 def _merged(found: Sequence[tuple]) -> tuple[dict, dict]:
