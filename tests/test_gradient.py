@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from mtcore.errors import ExperimentError, TrainingError
+from mtcore.errors import DataError, ExperimentError, TrainingError
 from mtcore.plugin import Trunk, param
 from mtcore.training.gradient import GradientRun, load_checkpoint
 
@@ -143,3 +143,14 @@ def test_compiled_is_near(make, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda model: called.append(model) or model)  # a compiler is not everywhere
     run = trained(make, "compiled", compile=True)
     assert called and all(torch.equal(value, weights(trained(make, "plain"))[key]) for key, value in weights(run).items())
+
+
+def test_a_checkpoint_of_another_version_says_what_it_lacks(make):
+    run = trained(make, "older")
+    path = run.folder.checkpoint("last")
+    state = load_checkpoint(path)
+    del state["extra"], state["parts"]
+    torch.save(state, path)
+    run.folder.update_info(status="interrupted")
+    with pytest.raises(DataError, match="found one without extra, parts; remove the run's folder"):
+        trained(make, "older")

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ..errors import ExperimentError, TrainingError
+from ..errors import DataError, ExperimentError, TrainingError
 from ..plugin import Batch, Named, Prepared, Step, Trainer
 from ..plugin.loader import near
 from ..preparing.data import RunData
@@ -31,6 +31,10 @@ from .optimizers import build_optimizer, build_schedule, freeze
 from .processes import Processes
 
 __all__ = ["Gradient", "GradientRun", "Setup", "check_watched", "load_checkpoint"]
+
+
+KEPT = {"epoch", "update", "best", "best_epoch", "partial", "parts", "model", "optimizer", "schedule", "balancing", "extra"}
+"""What a checkpoint holds."""
 
 
 @dataclass
@@ -429,6 +433,9 @@ class GradientRun:
             self._save("last")
             return
         state = load_checkpoint(path)
+        if lacking := KEPT - state.keys():
+            raise DataError(f"{path}: expected a checkpoint of this version of mtcore, found one without {', '.join(sorted(lacking))}; remove "
+                            "the run's folder and run again, or go on with the version that run.json names")
         self.model.load_state_dict(state.get("learned", state["model"]))
         if self.averaged is not None:
             self.averaged.module.load_state_dict(state["model"])
