@@ -71,8 +71,8 @@ class Mean(Balancer):
 
 class Drawing(Factored):
     def begin(self):
-        with self.alike():
-            self.drawn = torch.softmax(torch.randn(len(self.tasks)), 0)
+        drawn = torch.softmax(torch.randn(len(self.tasks)), 0)
+        self.drawn = self.reduce(drawn if self.rank == 0 else 0 * drawn)
 
     def factors(self):
         return self.drawn
