@@ -209,8 +209,7 @@ class GradientRun:
                 further.append(torch.autograd.grad(cost / number, self._learned(), retain_graph=True, allow_unused=True))
             if setup.inspect and self.update % setup.inspect == 0:
                 self._inspect(losses, shared, total)
-            if batch is micro[-1]:  # the same choices in all processes
-                seed_torch(setup.seed, "balance", self.update)
+            seed_torch(setup.seed, "balance", self.update)  # the same choices in all processes
             self.backward(losses, shared, output, batch, batch is micro[-1])
         if not micro:  # at an epoch's end; the other processes' balancers wait for this one's
             seed_torch(setup.seed, "balance", self.update)

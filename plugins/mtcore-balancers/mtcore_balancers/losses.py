@@ -71,8 +71,7 @@ class Mean(Balancer):
 
 class Drawing(Factored):
     def begin(self):
-        drawn = torch.softmax(torch.randn(len(self.tasks)), 0)
-        self.drawn = self.reduce(drawn if self.rank == 0 else 0 * drawn)
+        self.drawn = torch.softmax(torch.randn(len(self.tasks)), 0)
 
     def factors(self):
         return self.drawn

@@ -310,20 +310,6 @@ def test_two_processes_equal_one_with_the_same_micro_batches(name):
     assert ranks[0].balancing.figures() == pytest.approx(whole.balancing.figures(), rel=1e-3)
 
 
-def test_processes_draw_alike_whatever_each_has_drawn():
-    run, drawn = Processes(2), []
-
-    def one(rank):
-        method = build("random")
-        method.processes, method.rank, method.reduce = 2, rank, partial(run.reduce, rank)
-        torch.manual_seed(rank)
-        method.begin()
-        drawn.append(method.drawn)
-
-    run(partial(one, 0), partial(one, 1))
-    assert torch.equal(*drawn)
-
-
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in ("graddrop", "moco", "db_mtl")])
 def test_figures_are_the_weights_of_the_direction(name):
     for representation in (True, False):
