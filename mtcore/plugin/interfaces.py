@@ -400,6 +400,8 @@ class Balancing:
     batches_per_update: int = 1
     """Independent batches that one update needs: the loop draws so many times `accumulate` micro-batches, fewer at an epoch's end.
     The i-th micro-batch of an update belongs to batch i mod `batches_per_update`."""
+    rank: int = 0
+    """of this process; the i-th micro-batch of an update belongs to process i mod `processes`"""
     processes: int = 1
     """that train together, each with its own micro-batches; then the loop adds up all gradients over them after the last `backward`"""
     reduced: bool = False

@@ -110,6 +110,7 @@ class GradientRun:
         for line in (line for rows in self.rows.values() for line in rows.dropped):
             folder.log(line)
         setup.balancing.processes, setup.balancing.reduce = setup.processes.count, setup.processes.total
+        setup.balancing.rank = setup.processes.rank
         self.micro_batches = setup.accumulate * setup.balancing.batches_per_update * setup.processes.count
         self.per_epoch = max(1, -(-sum(1 for _ in setup.batches(1, stream(setup.seed, "sampler", 1))) // self.micro_batches))
         self.epochs = -(-setup.updates // self.per_epoch) if setup.updates else setup.epochs
@@ -212,9 +213,11 @@ class GradientRun:
                 further.append(torch.autograd.grad(cost / number, self._learned(), retain_graph=True, allow_unused=True))
             if setup.inspect and self.update % setup.inspect == 0:
                 self._inspect(losses, shared, total)
-            if batch is micro[-1]:  # the same choices in all processes
-                seed_torch(setup.seed, "balance", self.update)
+            seed_torch(setup.seed, "balance", self.update)  # the same choices in all processes
             self.backward(losses, shared, output, batch, batch is micro[-1])
+        if not micro:  # at an epoch's end; the other processes' balancers wait for this one's
+            seed_torch(setup.seed, "balance", self.update)
+            setup.balancing.backward({}, shared, None, {})
         self._collect(further, shared)
         if setup.clip:
             torch.nn.utils.clip_grad_norm_(model.parameters(), setup.clip)

@@ -52,7 +52,7 @@ class OfGradients(Keeping):
             if last and self.processes == 1 and self._at_once(losses, shared, representation, rows):
                 return
             self._begin(shared)
-        batch = self.micro % self.batches_per_update
+        batch = (self.micro * self.processes + self.rank) % self.batches_per_update
         self.micro += 1
         for number, (task, loss) in enumerate(losses.items(), 1):
             i = self.index[task]
@@ -71,8 +71,7 @@ class OfGradients(Keeping):
             present = torch.nonzero(self.counts.sum(0)).flatten().tolist()
             if present:
                 found = self.jacobian[0] if self.batches_per_update == 1 else self.jacobian.sum(0)
-                with self.alike():
-                    self._write(self.direction(found if len(present) == len(found) else found[present], present), shared)
+                self._write(self.direction(found if len(present) == len(found) else found[present], present), shared)
 
     @staticmethod
     def _size(rows: Any) -> int:

@@ -71,8 +71,7 @@ class Mean(Balancer):
 
 class Drawing(Factored):
     def begin(self):
-        with self.alike():
-            self.drawn = torch.softmax(torch.randn(len(self.tasks)), 0)
+        self.drawn = torch.softmax(torch.randn(len(self.tasks)), 0)
 
     def factors(self):
         return self.drawn

@@ -1,9 +1,8 @@
-"""State that checkpoints hold, and what several processes make alike."""
+"""State that checkpoints hold, and figures."""
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from typing import Any, Iterator, Mapping, Sequence
+from typing import Any, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -40,18 +39,6 @@ class Keeping(Balancing):
         """Means over the epoch's updates."""
         found = self.noted if any(number for _, number in self.noted) else self.shown
         return {task: total / number for task, (total, number) in zip(self.tasks, found) if number}
-
-    @contextmanager
-    def alike(self) -> Iterator[None]:
-        """All processes draw the same, whatever each has drawn before."""
-        if self.processes == 1:
-            yield
-            return
-        seed = torch.initial_seed()
-        high, low = (self.reduce(torch.tensor([seed >> 32, seed & 0xFFFFFFFF])) // self.processes).tolist()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(high << 32 | low)
-            yield
 
     def state_dict(self) -> dict[str, Any]:
         noted = torch.tensor([self.noted, self.shown], dtype=torch.float64)
