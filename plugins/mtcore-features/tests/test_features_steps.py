@@ -236,7 +236,7 @@ def test_the_plugin_is_found_and_every_target_is_of_its_kind():
         assert component.kind == spec.kind and component.__doc__ and spec.summary
     assert {spec.name for spec in specs} == {"resample", "trim", "normalise", "cut", "window", "summary", "decibels", "pcen",
                                              "minmax", "stft", "mel", "logmel", "mfcc", "logbank", "logbank_summary", "gammatone",
-                                             "cqt", "chroma", "opensmile", "transformers", "onnx"}
+                                             "cqt", "chroma", "fingerprint", "opensmile", "transformers", "onnx"}
 
 
 def test_the_hook_module_is_light_and_components_leave_librosa_for_later():
