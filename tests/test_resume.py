@@ -52,7 +52,9 @@ def same(one, other):
 
 @pytest.mark.parametrize("options", [
     {"sampler": "mixed"}, {"sampler": "proportional", "accumulate": 2}, {"sampler": "alternating", "epochs": None, "updates": 11},
-    {"sampler": "mixed", "workers": 2, "scheduler": {"use": "cosine", "warmup": 3}}], ids=str)
+    {"sampler": "mixed", "workers": 2, "scheduler": {"use": "cosine", "warmup": 3}},
+    {"trainer": {"use": "trainers.pretrain_finetune", "stages": [{"epochs": 1}, {"epochs": 2, "freeze": ["trunks.*"]}]}, "epochs": None,
+     "balancer": "balancers.pcgrad"}], ids=str)
 def test_cut_at_any_update(make, generated, cut, options):
     content = {"datasets": {"a": {"reader": generated(missing=3)}, "b": {"reader": generated(offset=100, clips_=9)}},
                "split": {"folds": 1, "validation": 0.2}, "model": {"trunk": {"use": "core.mlp", "hidden": [8], "dropout": 0.3}}}

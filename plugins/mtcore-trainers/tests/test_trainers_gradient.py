@@ -124,12 +124,9 @@ def test_what_is_frozen_keeps_its_bits(make, monkeypatch):
     assert states["rate"] == 0.005
 
 
-@pytest.mark.parametrize("balancer", ["core.sum", "balancers.pcgrad"])
-def test_stages_continue(continues, balancer):
-    if balancer.startswith("balancers"):
-        pytest.importorskip("mtcore_balancers")
+def test_stages_continue(continues):
     # as many updates as the stages have: 1 in the first, then over both borders
-    train = {"epochs": None, "balancer": balancer, "scheduler": {"use": "cosine", "warmup": 2}}
+    train = {"epochs": None, "scheduler": {"use": "cosine", "warmup": 2}}
     continues(STAGES, cuts=(1, 3, 5, 9), readers=TWO, train=train)
 
 
