@@ -86,7 +86,11 @@ def test_a_killed_worker_and_a_restart_continue(tmp_path, environment):
             time.sleep(0.2)
             workers = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
             os.kill(int(workers[-1]), signal.SIGKILL)
-        assert process.wait(timeout=400) == 0
+        try:
+            assert process.wait(timeout=400) == 0
+        finally:
+            process.kill()
+            process.wait()
     log = next((tmp_path / "killed").glob("spread/run*/run.log")).read_text()
     assert "continued after epoch" in log
     (one, figures), (two, others) = (told(tmp_path / name) for name in ("whole", "killed"))
