@@ -13,6 +13,7 @@ Nothing in it is executable.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
@@ -114,6 +115,20 @@ class RunFolder:
         """Remove what a killed process left half-written."""
         for aside in () if self.silent else self.path.rglob(f".*{_ASIDE}"):
             aside.unlink(missing_ok=True)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """For one process at a time. Raises `DataError` where another has it."""
+        if self.silent:
+            yield
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        with open(self.path / ".lock", "ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise DataError(f"{self.path}: another process trains this run; wait for it, or end it") from None
+            yield
 
     def checkpoint(self, name: str) -> Path:
         """Where the checkpoint of this name lies or will lie; write it within `atomic`."""

@@ -154,3 +154,34 @@ def test_a_checkpoint_of_another_version_says_what_it_lacks(make):
     run.folder.update_info(status="interrupted")
     with pytest.raises(DataError, match="found one without extra, parts; remove the run's folder"):
         trained(make, "older")
+
+
+def test_layers_that_thaw_are_balanced(make, generated):
+    """The matrix of gradients grows; nothing that learns is an error of its own."""
+    datasets = {"a": {"reader": generated(chosen=("label", "size"))}}
+    changes = {"epochs": 2, "batch_size": 8, "balancer": "balancers.pcgrad", "inspect": 1}
+    run, = make(runs="thaw", **ONE, datasets=datasets, train={**changes, "parameters": {"trunks.*": {"frozen": 1}}}).run()
+    assert run.done and not any(torch.equal(value, first(run)[key]) for key, value in weights(run).items())
+    with pytest.raises(ExperimentError, match="nothing is left that learns in epoch 1"):
+        make(runs="all", **ONE, datasets=datasets, train={**changes, "parameters": {"*": {"frozen": True}}}).run()
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_run_that_fails_leaves_the_others_alone(make, jobs):
+    content = {"datasets": {"a": {"reader": {"use": "core.tones", "count": 24}}}, "vary": {"train.optimizer.lr": [1e-4, 1e30, 2e-4]},
+               "train": {"epochs": 2, "batch_size": 4, "optimizer": {"use": "sgd", "lr": 0.1}}}
+    experiment = make(runs=f"jobs{jobs}", jobs=jobs, **ONE, **content)
+    with pytest.raises(TrainingError, match=r"(?s)1 of 3 runs failed:.*1e-30.*not finite"):
+        experiment.run()
+    assert [run.done for run in experiment.runs()] == [True, False, True]
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(make):
+    run, = make(**ONE).runs()
+    with run.folder.locked(), pytest.raises(DataError, match="another process trains this run"):
+        make(**ONE).run()
+
+
+def test_what_diverges_in_the_last_update_is_no_result(make):
+    with pytest.raises(TrainingError, match="not finite for validation clips"):
+        trained(make, "diverged", epochs=None, updates=1, optimizer={"use": "sgd", "lr": 1e35})

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ..errors import ExperimentError
+from ..errors import ExperimentError, MtcoreError
 from . import settings
 
 DEMO = {
@@ -128,10 +128,18 @@ def finish(one) -> None:
     """Run, compare, and say where everything lies."""
     from ..reporting.compare import compare
 
-    runs = one.run()
+    failure = None
+    try:
+        runs = one.run()
+    except MtcoreError as error:
+        failure, runs = error, [run for run in one.runs() if run.done]
+        if not runs:
+            raise
     if one.processes.rank:
         return
     click.echo()
     click.echo(compare([run.folder.path for run in runs]).text())
     folder = runs[0].folder.path.parent if runs else one.runs_folder
     click.echo(f"\nRuns lie in {folder}\nTensorBoard:  tensorboard --logdir '{folder}'\nAgain, any time:  mtcore compare '{folder}'")
+    if failure:
+        raise failure

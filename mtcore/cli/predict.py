@@ -40,7 +40,7 @@ def predict_command(run: Path, audio: tuple[Path, ...], checkpoint: str, dataset
         try:
             found[str(path)] = stored.predict(File(path))
         except ClipError as error:
-            failed.append(str(error))
+            failed.append(str(error) if str(path) in str(error) else f"{path}: {error}")
     if as_json:
         click.echo(json.dumps({path: {name: _plain(one) for name, one in tasks.items()} for path, tasks in found.items()},
                               ensure_ascii=False, indent=1))

@@ -20,7 +20,7 @@ import platformdirs
 import torch
 
 from ..clip import PARTS
-from ..errors import DataError, ExperimentError
+from ..errors import DataError, ExperimentError, MtcoreError
 from ..extracting.chain import Chain
 from ..extracting.fill import WORKER_LOST, Wanted, fill
 from ..extracting.store import Store
@@ -135,6 +135,10 @@ class Run:
 
     def execute(self, progress: Progress) -> None:
         """Train, or continue, until done."""
+        with self.folder.locked():
+            self._execute(progress)
+
+    def _execute(self, progress: Progress) -> None:
         start, folder = time.monotonic(), self.folder
         threads = torch.get_num_threads()
         torch.set_num_threads(self.config.train.threads)
@@ -310,7 +314,8 @@ class Experiment:
         train = config.train
         length = [train.epochs, train.updates] if depends_on_length(described["train"]["scheduler"]) else None
         seen = {one.task: self.tasks[one.task].labels for one in config.inputs.values() if one.task}
-        digest.update(json.dumps([described, fold, length, self.sample, *([seen] if seen else [])], sort_keys=True, default=list).encode())
+        further = [one for one in (seen, self.processes.count if self.processes.count > 1 else None) if one]
+        digest.update(json.dumps([described, fold, length, self.sample, *further], sort_keys=True, default=list).encode())
         for dataset in self.corpus.everything:
             if dataset.name in (*variation.datasets, *config.materials):
                 parts = self.corpus.parts.folds[fold][dataset.name]
@@ -415,25 +420,42 @@ class Experiment:
         if missing:
             self.extract(missing)
         if (self.jobs or 1) > 1 and len(missing) > 1 and self.processes.count == 1:
-            self._run_apart(missing)
+            return self._run_apart(runs, missing)
+        failed: dict[str, MtcoreError] = {}
         for number, run in enumerate(runs, 1):
             state = "is done" if run.done else f"continues after epoch {run.folder.info['epoch']}" if run.folder.info.get("epoch") else "starts"
             self.progress.say(f"[{number}/{len(runs)}] {run.name} {state}")
             if not run.done:
-                run.execute(self.progress)
+                try:
+                    run.execute(self.progress)
+                except MtcoreError as error:
+                    if len(runs) == 1 or self.processes.count > 1:
+                        raise
+                    failed[run.name] = error
+                    self.progress.say(f"{run.name} failed: {error}")
+        return self._told(runs, failed)
+
+    def _told(self, runs: list[Run], failed: Mapping[str, MtcoreError]) -> list[Run]:
+        """The runs, or an error that names those that failed."""
+        if failed:
+            lines = [f"  {error}" if name in str(error) else f"  {name}: {error}" for name, error in failed.items()]
+            raise type(next(iter(failed.values())))(f"{len(failed)} of {len(runs)} runs failed:\n" + "\n".join(lines))
         return runs
 
-    def _run_apart(self, missing: list[Run]) -> None:
+    def _run_apart(self, runs: list[Run], missing: list[Run]) -> list[Run]:
         from joblib import Parallel, delayed
 
         options = {key: getattr(self, key) for key in ("folder", "runs_folder", "cache", "sample")}
         token = uuid4().hex
         tasks = (delayed(_execute_apart)(token, self.content, options, run.name) for run in missing)
+        failed = {}
         try:
-            for name in self.progress.track(Parallel(n_jobs=self.jobs, return_as="generator_unordered")(tasks), len(missing), "runs"):
-                self.progress.say(f"{name} is done")
+            for name, error in self.progress.track(Parallel(n_jobs=self.jobs, return_as="generator_unordered")(tasks), len(missing), "runs"):
+                self.progress.say(f"{name} failed: {error}" if error else f"{name} is done")
+                failed |= {name: error} if error else {}
         except BrokenProcessPool as error:
             raise DataError(WORKER_LOST) from error
+        return self._told(runs, failed)
 
     # Checking ---------------------------------------------------------------------------------------------------------
 
@@ -446,13 +468,29 @@ _APART: dict[str, Experiment] = {}
 """In a worker process: the experiment that it has read already."""
 
 
-def _execute_apart(token: str, content: Mapping[str, Any], options: Mapping[str, Any], name: str) -> str:
-    """One run of an experiment, by its name."""
+PARENT = os.getppid()
+
+
+class _Watching(Progress):
+    """Ends a worker whose parent has gone: its run is continued by whoever runs the experiment again."""
+
+    def track(self, items, total, label):
+        for item in items:
+            if os.getppid() != PARENT:
+                os._exit(1)
+            yield item
+
+
+def _execute_apart(token: str, content: Mapping[str, Any], options: Mapping[str, Any], name: str) -> tuple[str, MtcoreError | None]:
+    """One run of an experiment, by its name, and the error that it ended with."""
     if token not in _APART:
         _APART.clear()
         _APART[token] = Experiment(content, **options)
-    next(run for run in _APART[token].runs() if run.name == name).execute(Progress())
-    return name
+    try:
+        next(run for run in _APART[token].runs() if run.name == name).execute(_Watching())
+    except MtcoreError as error:
+        return name, error
+    return name, None
 
 
 def _absent_labels(data: RunData) -> Iterator[str]:

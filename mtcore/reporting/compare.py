@@ -60,9 +60,16 @@ def _folders(paths: Iterable[Path | str]) -> list[RunFolder]:
     return sorted(found.values(), key=lambda folder: (folder.path / "run.json").stat().st_mtime_ns, reverse=True)
 
 
+def _whichever_run(value: Any) -> Any:
+    """The configuration without saying which stored runs' outputs it uses: each fold has a teacher of its own."""
+    if isinstance(value, dict):
+        return {key: _whichever_run(item) for key, item in value.items() if not (key == "digest" and value.get("use") == "core.run")}
+    return [_whichever_run(item) for item in value] if isinstance(value, list) else value
+
+
 def _add(rows: dict[str, Row], folder: RunFolder, info: Mapping[str, Any], notes: list[str]) -> None:
     variation = {key: value for key, value in info["variation"].items() if key != "seed"}
-    setup = {"length": info.get("length"), **info["config"]}
+    setup = {"length": info.get("length"), **_whichever_run(info["config"])}
     seed = setup.pop("seed", info["seed"])
     setup["split"] = {key: value for key, value in setup.get("split", {}).items() if (key, value) != ("seed", seed)}
     reported = tuple(name for name, task in info["tasks"].items() if task.get("report", True))

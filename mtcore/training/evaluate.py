@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Mapping, Sequence
 
 import numpy as np
 import torch
 
+from ..errors import TrainingError
 from ..extracting.chain import Array
 from ..plugin import Axis, Head, Named, Predictions, Task
 from ..preparing.data import Rows, dense, stretch
@@ -31,8 +33,11 @@ def predict(model: torch.nn.Module, heads: dict[str, Head], losses: Mapping[str,
         output = model(batch.inputs, batch.lengths, batch.rows)
         for name, raw in outputs_of(output).items():
             values = losses[name](raw, batch.targets.get(name), batch)
-            total[name][0] += float(values.double().sum())
+            total[name][0] += (value := float(values.double().sum()))
             total[name][1] += len(values)
+            if not math.isfinite(value):
+                raise TrainingError(f"the loss of task {name} is not finite for {rows.part} clips {', '.join(batch.clips[:3])}, …: the network has "
+                                    "diverged; lower the learning rate")
             scores = heads[name].scores(data.tasks[name], raw).double().numpy()
             if data.tasks[name].kind == "events":  # a score per frame of the input: one of the output covers `stride` of them
                 scores = np.repeat(scores, -(-batch.targets[name].shape[-1] // scores.shape[-1]), axis=-1)

@@ -33,7 +33,7 @@ from .processes import Processes
 __all__ = ["Gradient", "GradientRun", "Setup", "check_watched", "load_checkpoint"]
 
 
-KEPT = {"epoch", "update", "best", "best_epoch", "partial", "parts", "model", "optimizer", "schedule", "balancing", "extra"}
+KEPT = {"epoch", "update", "best", "best_epoch", "partial", "buffers", "parts", "model", "optimizer", "schedule", "balancing", "extra"}
 """What a checkpoint holds."""
 
 
@@ -207,7 +207,7 @@ class GradientRun:
         for batch, output, values in self._forward(micro):
             for name, rows in values.items():
                 self._add(total, name, self._finite(name, rows, batch), len(rows))
-            losses = {name: rows.sum() / counts[name] for name, rows in values.items()}
+            losses = {name: rows.sum() / counts[name] for name, rows in values.items() if rows.requires_grad}  # what is not frozen
             for name, cost in getattr(output, "costs", {}).items():
                 self._add(total, f"cost/{name}", cost.item(), 1)
                 further.append(torch.autograd.grad(cost / number, self._learned(), retain_graph=True, allow_unused=True))
@@ -267,8 +267,8 @@ class GradientRun:
 
     def _inspect(self, losses: Mapping[str, torch.Tensor], shared: Sequence[torch.Tensor], total: dict[str, list]) -> None:
         """Norm of each task's gradient of the shared parameters, and cosines between them, of one micro-batch."""
-        found = {}
-        for name, loss in losses.items():
+        found: dict[str, torch.Tensor] = {}
+        for name, loss in losses.items() if shared else ():
             gradients = torch.autograd.grad(loss, shared, retain_graph=True, allow_unused=True)
             found[name] = torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for p, g in zip(shared, gradients)])
             self._add(total, f"gradient_norm/{name}", found[name].norm().item(), 1)
@@ -389,7 +389,7 @@ class GradientRun:
         """Predictions and figures of a part; the validation part teaches heads what they decide by."""
         setup = self.setup
         model = self.model if self.averaged is None else self.averaged.module
-        setup.processes.average(list(model.buffers()))
+        setup.processes.average([*self.model.buffers(), *(() if model is self.model else model.buffers())])
         if part == "validation":
             self.heads = dict(setup.heads)
         predictions, losses = predict(model, self.heads, setup.losses, self.rows[part], setup.batch_size, setup.workers, setup.each_window,
@@ -411,9 +411,9 @@ class GradientRun:
         """`partial`: sums of losses and number of updates of an epoch that has not ended, of each process."""
         self.saved, setup = time.monotonic(), self.setup
         averaged = {} if self.averaged is None else {"learned": self.model.state_dict(), "averages": self.averaged.n_averaged}
-        partials = setup.processes.gathered(partial)
+        partials, buffers = setup.processes.gathered(partial), setup.processes.gathered(dict(self.model.named_buffers()))
         state = {"epoch": self.epoch - (partial is not None), "update": self.update, "best": self.best, "best_epoch": self.best_epoch,
-                 "partial": partials, "parts": self.parts, "model": (self.averaged.module if averaged else self.model).state_dict(), **averaged,
+                 "partial": partials, "buffers": buffers[1:] and buffers, "parts": self.parts, "model": (self.averaged.module if averaged else self.model).state_dict(), **averaged,
                  "optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict(),
                  "balancing": dict(setup.balancing.state_dict()), "extra": self.extra_state()}
         if setup.processes.rank == 0:
@@ -440,6 +440,8 @@ class GradientRun:
             raise DataError(f"{path}: expected a checkpoint of this version of mtcore, found one without {', '.join(sorted(lacking))}; remove "
                             "the run's folder and run again, or go on with the version that run.json names")
         self.model.load_state_dict(state.get("learned", state["model"]))
+        if processes.rank < len(state["buffers"]):  # running statistics of normalisations are each process's own
+            self.model.load_state_dict(state["buffers"][processes.rank], strict=False)
         if self.averaged is not None:
             self.averaged.module.load_state_dict(state["model"])
             self.averaged.n_averaged.copy_(state["averages"])

@@ -23,7 +23,8 @@ def build_optimizer(config: Mapping[str, Any], model: torch.nn.Module, further: 
     patterns  learning rates (`.lr`, None: the optimizer's) by pattern of parameters' names, the first that fits holds
     """
     names = {name.lower(): name for name, value in vars(torch.optim).items()
-             if inspect.isclass(value) and issubclass(value, torch.optim.Optimizer) and value is not torch.optim.Optimizer}
+             if inspect.isclass(value) and issubclass(value, torch.optim.Optimizer) and value is not torch.optim.Optimizer
+             and name not in ("LBFGS", "SparseAdam")}  # that compute losses themselves, or take sparse gradients only
     use, options = str(config["use"]), {key: value for key, value in config.items() if key != "use"}
     if use.lower() not in names:
         raise ExperimentError(f"train.optimizer: torch has {', '.join(sorted(names))}; found {use!r}")
@@ -59,6 +60,8 @@ def freeze(model: torch.nn.Module, patterns: Mapping[str, Any], epoch: int) -> N
     for name, parameter in model.named_parameters() if patterns else ():
         frozen = getattr(_fitting(name, patterns), "frozen", False)
         parameter.requires_grad_(not (frozen is True or epoch <= frozen))
+    if patterns and not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ExperimentError(f"train.parameters: nothing is left that learns in epoch {epoch}: all parameters are frozen")
 
 
 def depends_on_length(config: Mapping[str, Any]) -> bool:

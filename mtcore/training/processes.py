@@ -17,7 +17,10 @@ class Processes:
     def __init__(self):
         self.count, self.rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
         if self.count > 1 and not distributed.is_initialized():
-            distributed.init_process_group("gloo")
+            store, rank, count = next(distributed.rendezvous("env://"))
+            # apart from what an earlier start has left in the store: processes would look for each other at old addresses
+            store = distributed.PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+            distributed.init_process_group("gloo", store=store, rank=rank, world_size=count)
 
     def total(self, values: Tensor) -> Tensor:
         """The sum over all processes."""

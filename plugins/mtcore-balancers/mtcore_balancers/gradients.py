@@ -82,8 +82,8 @@ class OfGradients(Keeping):
         return False
 
     def _begin(self, shared: list[Tensor]) -> None:
-        if self.jacobian is None:
-            sizes = [parameter.numel() for parameter in shared]
+        sizes = [parameter.numel() for parameter in shared]
+        if self.jacobian is None or self.jacobian.shape[-1] != sum(sizes):  # the first update, or after a layer has been thawed
             like = shared[0] if shared else torch.zeros(0)
             shape = self.batches_per_update, len(self.tasks), sum(sizes)
             self.jacobian = torch.zeros(shape, dtype=like.dtype, device=like.device)
@@ -130,6 +130,7 @@ class ByGramian(OfGradients):
 
 def simplex(values: np.ndarray, mass: float = 1.0) -> np.ndarray:
     """The nearest point with no value below 0 and this sum (Duchi et al. 2008, "Efficient projections onto the l1-ball")."""
+    values = values - values.max()  # what all have in common is without effect, but for rounding
     ordered = np.sort(values)[::-1]
     excess = (np.cumsum(ordered) - mass) / np.arange(1, len(values) + 1)
     return np.maximum(values - excess[np.nonzero(ordered > excess)[0][-1]], 0)
