@@ -398,3 +398,12 @@ def test_an_epoch_without_the_watched_figure_is_no_better_than_any_other(make, m
     monkeypatch.setattr(GradientRun, "_evaluate", evaluate)
     run, = make(split={"folds": 1, "validation": 0.3}, train={"epochs": 3, "stop": {"on": "label.recall_macro"}}).run()
     assert run.folder.info["best_epoch"] == 1
+
+
+def test_setting_what_is_varied_is_an_error(tmp_path):
+    from mtcore.errors import ExperimentError
+    from mtcore.experiment.run import Experiment
+
+    (tmp_path / "e.toml").write_text('name = "e"\n[vary]\n"train.epochs" = [1, 2]\n')
+    with pytest.raises(ExperimentError, match="--set train.epochs: the file varies it"):
+        Experiment.from_file(tmp_path / "e.toml", {"train.epochs": "3"})

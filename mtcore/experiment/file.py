@@ -199,6 +199,8 @@ def load(path: Path | str, overrides: Mapping[str, str] | None = None) -> tuple[
             value = tomllib.loads(f"value = {text}")["value"]
         except tomllib.TOMLDecodeError:
             value = text
+        if isinstance(varied := data.get("vary"), dict) and key in varied:
+            raise ExperimentError(f"--set {key}: the file varies it, so that this value would be used in no run; set vary instead: --set 'vary={{}}'")
         data = override(data, key, value)
     return data, path.resolve().parent
 
