@@ -8,9 +8,9 @@ class AllAtOnce(ThreadingBackend):
     supports_return_generator = False
     used = 0
 
-    def submit(self, *args, **more):
+    def configure(self, *args, **more):
         AllAtOnce.used += 1
-        return super().submit(*args, **more)
+        return super().configure(*args, **more)
 
 
 def test_results_that_come_all_at_once(make):
@@ -25,4 +25,4 @@ def test_results_that_come_all_at_once(make):
         assert not want.missing()
         stored.append({key: want.store.read(key).data[..., :10].tobytes() for key in want.clips})
     assert stored[0] == stored[1] and len(stored[0]) == 70
-    assert AllAtOnce.used >= 2
+    assert AllAtOnce.used >= 1

@@ -77,10 +77,12 @@ def test_focal_with_gamma_0_is_cross_entropy(hard, counts):
 @given(seeds, st.floats(0, 5))
 def test_focal_is_the_papers_formula(seed, gamma):
     output, target = example(LABELS, seed=seed)
+    output = output.double()
     p = output.softmax(1)[torch.arange(6), target]
     loss = Focal(gamma=gamma)
     torch.testing.assert_close(rows_of(loss, LABELS, output, target), -(1 - p) ** gamma * p.log(), rtol=1e-4, atol=1e-5)
     output, target = example(TAGS, seed=seed)
+    output, target = output.double(), target.double()
     p = torch.where(target == 1, output.sigmoid(), 1 - output.sigmoid())
     torch.testing.assert_close(rows_of(loss, TAGS, output, target), (-(1 - p) ** gamma * p.log()).mean(1), rtol=1e-4, atol=1e-5)
 

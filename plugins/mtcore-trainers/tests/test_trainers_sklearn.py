@@ -132,7 +132,7 @@ def test_arrays_without_time_are_flattened(make):
     assert np.allclose(np.sort(found), np.sort(expected), atol=1e-6) and np.allclose(found[:, :8], x.flatten(1))
 
 
-@pytest.mark.parametrize("estimator", [LinearSVC(), SVC(), LogisticRegression()], ids=lambda one: type(one).__name__)
+@pytest.mark.parametrize("estimator", [LinearSVC(dual="auto"), SVC(), LogisticRegression()], ids=lambda one: type(one).__name__)
 @pytest.mark.parametrize("task", [Task.multiclass("t", tuple("abcd")), Task.binary("t")], ids=lambda task: task.kind)
 def test_outputs_decide_as_the_estimator_does(estimator, task):
     rng = np.random.default_rng(0)
