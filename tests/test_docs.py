@@ -129,10 +129,6 @@ def test_keys_and_defaults_of_the_experiment_file():
     assert {key: words[text] if text in words else tomllib.loads(f"value = {text}")["value"] for key, text in found.items()} == known
 
 
-def test_keys_that_are_refused_are_named():
-    assert [key for key in file.NOT_YET if f"`{key.replace('*', 'NAME')}`" not in document("experiment.md")] == []
-
-
 def test_defaults_by_kind():
     found = {kind: cells for kind, *cells in rows(document("experiment.md"), "| kind | head | loss | metrics |")}
     short = lambda name, absent: name.removeprefix("core.") if name else absent

@@ -307,3 +307,12 @@ def test_a_reconstruction_of_another_shape_says_which_one_is_needed(make):
                       model={"trunk": {"use": "core.cnn1d", "channels": [4], "kernel": 5}})
     with pytest.raises(TrainingError, match=r"set the head's shape to that of the input, \[1, \d+\]"):
         experiment.check()
+
+
+def test_estimators_see_windows_and_clips_are_predicted(make, generated):
+    window = {"use": "features.window", "length": 20, "hop": 20}
+    inputs = {"main": {"extractor": "core.spectrogram", "steps": ["core.standardize", window]}}
+    run, = make(datasets={"a": {"reader": generated(seconds=1.0)}}, inputs=inputs, split={"folds": 1, "validation": 0.2},
+                train={"trainer": "trainers.sklearn"}).run()
+    data = run.data()
+    assert len(data.rows("test")) > len(data.clips("test")) == len(run.folder.load_predictions("best")["test"]["label"].clips)

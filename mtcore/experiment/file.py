@@ -23,8 +23,6 @@ __all__ = ["Config", "load", "override", "parse"]
 
 Use = str | dict[str, Any] | Any
 Positive = Annotated[int, Meta(ge=1)]
-NOT_YET: tuple[str, ...] = ()
-"""Keys of the design that are not built."""
 _FIXED = re.compile(r"(split|materials|datasets\.[^.]+\.(group|root|reader|parts|tasks)|tasks\.[^.]+\.labels)(\.|$)")
 """What does not vary, as data is read and split once."""
 
@@ -208,9 +206,6 @@ def load(path: Path | str, overrides: Mapping[str, str] | None = None) -> tuple[
 def parse(data: Mapping[str, Any]) -> Config:
     """Check every key. Raises `ExperimentError` with the key's path."""
     data = copy.deepcopy(dict(data))
-    for key in NOT_YET:
-        if key in data:
-            raise ExperimentError(f"{key}: not built yet")
     config = _filled(Config, data, "")
     config.split.seed = config.seed if config.split.seed is None else config.split.seed
     train, model = config.train, config.model

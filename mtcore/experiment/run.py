@@ -27,7 +27,7 @@ from ..extracting.store import Store
 from ..plugin import Context
 from ..plugin.registry import Registry, get_registry
 from ..preparing.data import Input, Material, RunData, target_input
-from ..progress import Progress
+from ..progress import Progress, in_parallel
 from ..reading.dataset import Dataset
 from ..reporting.fanout import Reporters
 from ..runfolder import RunFolder
@@ -443,14 +443,14 @@ class Experiment:
         return runs
 
     def _run_apart(self, runs: list[Run], missing: list[Run]) -> list[Run]:
-        from joblib import Parallel, delayed
+        from joblib import delayed
 
         options = {key: getattr(self, key) for key in ("folder", "runs_folder", "cache", "sample")}
         token = uuid4().hex
         tasks = (delayed(_execute_apart)(token, self.content, options, run.name) for run in missing)
         failed = {}
         try:
-            for name, error in self.progress.track(Parallel(n_jobs=self.jobs, return_as="generator_unordered")(tasks), len(missing), "runs"):
+            for name, error in self.progress.track(in_parallel(tasks, self.jobs, prefer=None), len(missing), "runs"):
                 self.progress.say(f"{name} failed: {error}" if error else f"{name} is done")
                 failed |= {name: error} if error else {}
         except BrokenProcessPool as error:

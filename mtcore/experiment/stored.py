@@ -367,6 +367,8 @@ def stretch(digest: str, audio: File | Lazy) -> Stretch:
 
 def save_trained(folder: RunFolder, trained: Iterable[Stretch]) -> None:
     """pipeline/trained.npz: digest uint8 [n, 16] and span float64 [n, 2] of all audio that a run has learned from, sorted."""
+    if folder.silent:
+        return
     rows = sorted(set(trained))
     digests = np.frombuffer(bytes.fromhex("".join(digest for digest, *_ in rows)), np.uint8).reshape(-1, 16)
     with atomic(folder.path / "pipeline" / "trained.npz") as aside, open(aside, "wb") as file:

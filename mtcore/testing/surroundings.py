@@ -10,7 +10,6 @@ import io
 import os
 import pickle
 import socket
-import sys
 import tempfile
 import tracemalloc
 import warnings
@@ -19,7 +18,6 @@ from pathlib import Path
 from typing import Any, Iterator
 from unittest import mock
 
-from ..clip import File
 from ..errors import MtcoreError
 from .kit import CheckFailed, NotReached, Subject, expect, rule
 from .telling import clips_of, copied, difference, files, recordings, told, unordered

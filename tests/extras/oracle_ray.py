@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 
 import joblib
+import ray
+
 import mtcore
-import pytest
-
-ray = pytest.importorskip("ray")
-
 
 def test_ray_fills_the_same_store(tmp_path):
     from ray.util.joblib import register_ray

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from abc import abstractmethod
 from dataclasses import dataclass

@@ -104,15 +104,6 @@ def test_cut_off_it_fits_again(make, monkeypatch):
     assert again.done and (again.folder.path / "metrics.jsonl").read_text() == (whole.folder.path / "metrics.jsonl").read_text()
 
 
-def test_windows_are_rows_and_clips_are_predicted(make):
-    pytest.importorskip("mtcore_features")
-    window = {"use": "features.window", "length": 3, "hop": 3}
-    inputs = {"main": {"extractor": "core.spectrogram", "steps": ["core.standardize", window]}}
-    run, = make("trainers.sklearn", {"a": {"longer": 0.1}}, inputs=inputs).run()
-    data = run.data()
-    assert len(data.rows("test")) > len(data.clips("test")) == len(run.folder.load_predictions("best")["test"]["label"].clips)
-
-
 def test_padding_is_no_part_of_a_summary(make):
     run, = make("trainers.sklearn", {"a": {"longer": 0.1}}).runs()
     data = run.data()
