@@ -60,12 +60,23 @@ def test_the_average_of_the_weights_is_evaluated(make, monkeypatch):
     assert all(torch.equal(value, seen[-1][key]) for key, value in load_checkpoint(run.folder.checkpoint("last"))["learned"].items())
 
 
-def test_low_precision_is_near(make):
-    one, low = trained(make, "float32"), trained(make, "bfloat16", precision="bfloat16")
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_low_precision_is_near(make, precision):
+    one, low = trained(make, "float32"), trained(make, "low", precision=precision)
     assert one.identity != low.identity
     for key, value in weights(low).items():
         assert value.dtype == torch.float32 and torch.allclose(value, weights(one)[key], atol=0.03)
     assert not all(torch.equal(value, weights(one)[key]) for key, value in weights(low).items())
+
+
+def test_an_update_that_float16_cannot_hold_is_left_out_and_the_next_ones_fit(make):
+    """A weight of 10,000 takes gradients of the layers' outputs over 65,504 at the first scales."""
+    run, = make(**ONE, tasks={"label": {"weight": 1e4}},
+                train={"epochs": 2, "batch_size": 8, "precision": "float16", "optimizer": {"use": "sgd", "lr": 1e-7}}).run()
+    left = [line for line in (run.folder.path / "run.log").read_text().splitlines() if "left out" in line]
+    state = load_checkpoint(run.folder.checkpoint("last"))
+    assert left and state["scaling"] == {"scale": 2.0 ** (16 - len(left)), "fitted": state["update"] - len(left)}
+    assert all(value.isfinite().all() for value in weights(run).values())
 
 
 def test_inspection_logs_norms_and_cosines(make, generated):

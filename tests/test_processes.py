@@ -65,11 +65,12 @@ def told(folder):
                                                                         for r in lines}
 
 
-@pytest.mark.parametrize("sampler", ["mixed", "alternating"])
-def test_two_processes_are_one_with_the_same_global_batch(tmp_path, environment, sampler):
+@pytest.mark.parametrize(("sampler", "norm"), [("alternating", "false"), ("mixed", "true")])
+def test_two_processes_are_one_with_the_same_global_batch(tmp_path, environment, sampler, norm):
     """With batches of one dataset each, a process lacks the heads of the other dataset."""
-    for name, processes, train in (("one", 1, "accumulate = 2"), ("two", 2, "")):
-        subprocess.run(command(tmp_path, name, processes, train, sampler), env=environment, check=True, capture_output=True, text=True)
+    for name, processes, train in (("one", 1, "accumulate = 4"), ("two", 2, "accumulate = 2")):
+        subprocess.run(command(tmp_path, name, processes, train, sampler, norm=norm, rate=0.01), env=environment, check=True, capture_output=True,
+                       text=True)
     (one, figures), (two, others) = (told(tmp_path / name) for name in ("one", "two"))
     assert one.keys() == two.keys() and all(torch.allclose(one[key], two[key], atol=1e-5) for key in one)
     assert figures.keys() == others.keys()

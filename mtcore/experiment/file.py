@@ -142,7 +142,8 @@ class TrainConfig:
     save: SaveConfig = field(default_factory=SaveConfig)
     clip: Annotated[float, Meta(gt=0)] | None = None
     parameters: dict[str, ParametersConfig] = field(default_factory=dict)
-    precision: Literal["float32", "bfloat16"] = "float32"
+    device: str = "auto"
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
     compile: bool = False
     average: Annotated[float, Meta(gt=0, lt=1)] | None = None
     inspect: Positive | None = None

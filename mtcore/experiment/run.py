@@ -35,7 +35,7 @@ from ..streams import derive, stream
 from ..training.gradient import Setup
 from ..training.model import build_model
 from ..training.optimizers import depends_on_length
-from ..training.processes import Processes
+from ..training.processes import Processes, device_of
 from .build import Builder
 from .check import check_experiment
 from .corpus import Corpus, read_corpus
@@ -123,7 +123,7 @@ class Run:
             balancing=builder.training("balancer").component.build(builder.weights(data.tasks)),
             batches=builder.training("sampler").component.build(data.rows("train").sampler_index(), train.batch_size),
             reporters=Reporters({} if self.folder.silent else {one.name: one.component.build(self.folder.path) for one in reporters},
-                                self.folder.log), processes=self.experiment.processes,
+                                self.folder.log), processes=self.experiment.processes, device=device_of(train.device),
             optimizer=builder.optimizer(), scheduler=builder.scheduler(), progress=progress,
             seed=self.config.seed, **self.length,
             **{key: getattr(train, key) for key in ("batch_size", "accumulate", "clip", "parameters", "precision", "compile", "average",
@@ -142,7 +142,7 @@ class Run:
         start, folder = time.monotonic(), self.folder
         threads = torch.get_num_threads()
         torch.set_num_threads(self.config.train.threads)
-        torch.use_deterministic_algorithms(True)
+        torch.use_deterministic_algorithms(True, warn_only=device_of(self.config.train.device).type != "cpu")  # elsewhere some lack such a form
         try:
             data = self._fitted()
             for line in _absent_labels(data):

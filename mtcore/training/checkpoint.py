@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map_only
 from ..errors import DataError
 from ..runfolder import atomic
 
-__all__ = ["Checkpoints", "load_checkpoint"]
+__all__ = ["Checkpoints", "copied", "load_checkpoint"]
 
 
 class Checkpoints:
@@ -26,11 +26,16 @@ class Checkpoints:
     def save(self, path: Path, state: dict[str, Any]) -> None:
         """`state` is copied now."""
         self.wait()
-        self.last = self.thread.submit(_write, path, tree_map_only(torch.Tensor, lambda one: one.detach().clone(), state))
+        self.last = self.thread.submit(_write, path, copied(state))
 
     def wait(self) -> None:
         if self.last is not None:
             self.last.result()
+
+
+def copied(state: Any) -> Any:
+    """The same with tensors of its own, on the CPU."""
+    return tree_map_only(torch.Tensor, lambda one: one.detach().to("cpu", copy=True), state)
 
 
 def _write(path: Path, state: dict[str, Any]) -> None:
@@ -41,7 +46,7 @@ def _write(path: Path, state: dict[str, Any]) -> None:
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """What training saved; runs no code."""
     try:
-        return torch.load(path, weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise DataError(f"{path}: expected a checkpoint, found {type(error).__name__}: {error}; "
                         "remove the run's folder and run again") from error

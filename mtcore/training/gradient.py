@@ -25,15 +25,17 @@ from ..preparing.data import RunData
 from ..progress import Progress
 from ..runfolder import RunFolder
 from ..streams import derive, stream
-from .checkpoint import Checkpoints, load_checkpoint
+from .checkpoint import Checkpoints, copied, load_checkpoint
 from .evaluate import figures, outputs_of, predict
 from .optimizers import build_optimizer, build_schedule, freeze
 from .processes import Processes
+from .scaling import Scaling
+from .statistics import RunningStatistics
 
 __all__ = ["Gradient", "GradientRun", "Setup", "check_watched", "load_checkpoint"]
 
 
-KEPT = {"epoch", "update", "best", "best_epoch", "partial", "buffers", "parts", "model", "optimizer", "schedule", "balancing", "extra"}
+KEPT = {"epoch", "update", "best", "best_epoch", "partial", "parts", "model", "optimizer", "schedule", "scaling", "balancing", "extra"}
 """What a checkpoint holds."""
 
 
@@ -58,6 +60,7 @@ class Setup:
     accumulate: int = 1
     clip: float | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    device: torch.device = torch.device("cpu")
     precision: str = "float32"
     compile: bool = False
     average: float | None = None
@@ -71,11 +74,6 @@ class Setup:
     each_window: bool = False
     batch_steps: Sequence[tuple[Step, Prepared]] = ()
     processes: Processes = field(default_factory=Processes)
-
-
-def seed_torch(seed: int, *key: str | int) -> None:
-    """Seed torch's generator of this stream. (`torch.manual_seed` also asks for devices, which takes a fifth of a small update.)"""
-    torch.default_generator.manual_seed(derive(seed, *key) % 2**63)
 
 
 def check_watched(watched: str, figures_: Mapping[str, Mapping[str, float]]) -> str:
@@ -103,7 +101,12 @@ class GradientRun:
     `load_extra_state` for what checkpoints are to hold beside."""
 
     def run(self, model: torch.nn.Module, data: RunData, folder: RunFolder, setup: Setup) -> None:
-        self.model, self.data, self.folder, self.setup, self.heads = model, data, folder, setup, dict(setup.heads)
+        self.model, self.data, self.folder, self.setup, self.heads = model.to(setup.device), data, folder, setup, dict(setup.heads)
+        for loss in setup.losses.values():
+            if isinstance(loss, torch.nn.Module):
+                loss.to(setup.device)
+        for weight in setup.balancing.parameters():
+            weight.data = weight.data.to(setup.device)
         self.forward = torch.compile(model) if setup.compile else model
         self.averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(setup.average)) if setup.average else None
         self.rows = {part: data.rows(part) for part in ("train", "validation", "test")}
@@ -117,6 +120,8 @@ class GradientRun:
         self.limit = setup.updates or self.epochs * self.per_epoch
         self.optimizer = build_optimizer(setup.optimizer, model, setup.balancing.parameters(), setup.parameters)
         self.schedule = build_schedule(setup.scheduler, self.optimizer, self.limit)
+        self.scaling = Scaling(list(model.parameters()), setup.precision == "float16")
+        self.statistics = RunningStatistics(model, setup.processes)
         self.epoch = self.update = self.best_epoch = 0
         self.best: float | None = None
         self.partial: tuple[dict[str, list], int] | None = None
@@ -125,7 +130,7 @@ class GradientRun:
         self.resume()
         setup.reporters.run_started(folder.info)
         try:
-            with torch.random.fork_rng(devices=[]):
+            with torch.random.fork_rng(devices=[setup.device.index] * (setup.device.type != "cpu"), device_type=setup.device.type):
                 while self.partial or self.epoch < self.epochs and not self.stop_now():
                     self.epoch += 1
                     try:
@@ -157,7 +162,8 @@ class GradientRun:
         self.model.train()
         label = f"{self.folder.path.name} epoch {self.epoch}/{self.epochs}"
         for group in setup.progress.track(groups, updates, label):
-            micro = [self._stepped(replace(batch, place=place)) for (place, _), batch in zip(group, islice(batches, len(group)))]
+            micro = [self._stepped(replace(batch.to(setup.device), place=place))
+                     for (place, _), batch in zip(group, islice(batches, len(group)))]
             self.one_update(micro, total)
             done += 1
             if self._save_due():
@@ -202,7 +208,8 @@ class GradientRun:
         number = self._added({"": len(micro)})[""]
         for parameter in self.parameters:
             parameter.grad = None
-        shared = self.shared
+        shared, failed, setup.balancing.scale = self.shared, False, self.scaling.scale
+        before = copied(setup.balancing.state_dict()) if self.scaling.adapts else {}
         further: list[tuple] = []
         for batch, output, values in self._forward(micro):
             for name, rows in values.items():
@@ -210,15 +217,24 @@ class GradientRun:
             losses = {name: rows.sum() / counts[name] for name, rows in values.items() if rows.requires_grad}  # what is not frozen
             for name, cost in getattr(output, "costs", {}).items():
                 self._add(total, f"cost/{name}", cost.item(), 1)
-                further.append(torch.autograd.grad(cost / number, self._learned(), retain_graph=True, allow_unused=True))
+                further.append(torch.autograd.grad(self.scaling.out(cost) / number, self._learned(), retain_graph=True, allow_unused=True))
             if setup.inspect and self.update % setup.inspect == 0:
                 self._inspect(losses, shared, total)
-            seed_torch(setup.seed, "balance", self.update)  # the same choices in all processes
-            self.backward(losses, shared, output, batch, batch is micro[-1])
+            self._seed("balance", self.update)  # the same choices in all processes
+            try:
+                self.backward(losses, shared, output, batch, batch is micro[-1])
+            except (TrainingError, ValueError):  # of balancers, at infinite gradients
+                if not self.scaling.adapts:
+                    raise
+                failed = True
         if not micro:  # at an epoch's end; the other processes' balancers wait for this one's
-            seed_torch(setup.seed, "balance", self.update)
+            self._seed("balance", self.update)
             setup.balancing.backward({}, shared, None, {})
         self._collect(further, shared)
+        if not self.scaling.fit(self.parameters, failed):
+            self.folder.log(f"update {self.update} is left out: a gradient is too large for float16; losses are scaled by {self.scaling.scale:g} now")
+            setup.balancing.load_state_dict(before)
+            return
         if setup.clip:
             torch.nn.utils.clip_grad_norm_(model.parameters(), setup.clip)
         self.optimizer.step()
@@ -229,10 +245,10 @@ class GradientRun:
 
     def compute(self, batch: Batch) -> tuple[Any, dict[str, torch.Tensor]]:
         """The model's output for a micro-batch, and the losses per row by task."""
-        low = {"bfloat16": torch.bfloat16}.get(self.setup.precision)
-        with torch.autocast("cpu", dtype=low) if low else nullcontext():
+        low = self.setup.precision != "float32"
+        with torch.autocast(self.setup.device.type, dtype=getattr(torch, self.setup.precision)) if low else nullcontext():
             output = self.forward(batch.inputs, batch.lengths, batch.rows)
-        return output, {name: self.setup.losses[name](raw.float() if low else raw, batch.targets.get(name), batch)
+        return output, {name: self.setup.losses[name](self.scaling.out(raw) if low else raw, batch.targets.get(name), batch)
                         for name, raw in outputs_of(output).items()}
 
     def backward(self, losses: Mapping[str, torch.Tensor], shared: Sequence[torch.Tensor], output: Any, batch: Batch, last: bool) -> None:
@@ -241,13 +257,24 @@ class GradientRun:
 
     def _forward(self, micro: Sequence[Batch]) -> Iterator[tuple[Batch, Any, dict[str, torch.Tensor]]]:
         """Each micro-batch with the model's output and the losses per row, with its own random choices."""
+        self.statistics.start(self.micro_batches * self.parts)
         for batch in micro:
-            seed_torch(self.setup.seed, "forward", self.epoch, *batch.place)
+            self._seed("forward", self.epoch, *batch.place)
             yield batch, *self.compute(batch)
+            number, part = batch.place
+            self.statistics.take(number % self.micro_batches * self.parts + part)
+        self.statistics.join()
+
+    def _seed(self, *key: str | int) -> None:
+        """Seed torch's generators for this purpose. (`torch.manual_seed` asks for all devices, which takes a fifth of a small update.)"""
+        number = derive(self.setup.seed, *key) % 2**63
+        torch.default_generator.manual_seed(number)
+        if self.setup.device.type != "cpu":
+            torch.get_device_module(self.setup.device).manual_seed(number)
 
     @torch.no_grad()
     def _losses_anew(self, micro: Sequence[Batch], counts: Mapping[str, float]) -> dict[str, torch.Tensor]:
-        losses = {name: torch.zeros(()) for name, count in counts.items() if count}
+        losses = {name: torch.zeros((), device=self.setup.device) for name, count in counts.items() if count}
         for _, _, values in self._forward(micro):
             for name, rows in values.items():
                 losses[name] = losses[name] + rows.sum() / counts[name]
@@ -389,7 +416,6 @@ class GradientRun:
         """Predictions and figures of a part; the validation part teaches heads what they decide by."""
         setup = self.setup
         model = self.model if self.averaged is None else self.averaged.module
-        setup.processes.average([*self.model.buffers(), *(() if model is self.model else model.buffers())])
         if part == "validation":
             self.heads = dict(setup.heads)
         predictions, losses = predict(model, self.heads, setup.losses, self.rows[part], setup.batch_size, setup.workers, setup.each_window,
@@ -411,10 +437,10 @@ class GradientRun:
         """`partial`: sums of losses and number of updates of an epoch that has not ended, of each process."""
         self.saved, setup = time.monotonic(), self.setup
         averaged = {} if self.averaged is None else {"learned": self.model.state_dict(), "averages": self.averaged.n_averaged}
-        partials, buffers = setup.processes.gathered(partial), setup.processes.gathered(dict(self.model.named_buffers()))
+        partials = setup.processes.gathered(partial)
         state = {"epoch": self.epoch - (partial is not None), "update": self.update, "best": self.best, "best_epoch": self.best_epoch,
-                 "partial": partials, "buffers": buffers[1:] and buffers, "parts": self.parts, "model": (self.averaged.module if averaged else self.model).state_dict(), **averaged,
-                 "optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict(),
+                 "partial": partials, "parts": self.parts, "model": (self.averaged.module if averaged else self.model).state_dict(), **averaged,
+                 "optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict(), "scaling": self.scaling.state_dict(),
                  "balancing": dict(setup.balancing.state_dict()), "extra": self.extra_state()}
         if setup.processes.rank == 0:
             self.checkpoints.save(self.folder.checkpoint(name), state)
@@ -440,13 +466,12 @@ class GradientRun:
             raise DataError(f"{path}: expected a checkpoint of this version of mtcore, found one without {', '.join(sorted(lacking))}; remove "
                             "the run's folder and run again, or go on with the version that run.json names")
         self.model.load_state_dict(state.get("learned", state["model"]))
-        if processes.rank < len(state["buffers"]):  # running statistics of normalisations are each process's own
-            self.model.load_state_dict(state["buffers"][processes.rank], strict=False)
         if self.averaged is not None:
             self.averaged.module.load_state_dict(state["model"])
             self.averaged.n_averaged.copy_(state["averages"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
+        self.scaling.load_state_dict(state["scaling"])
         self.setup.balancing.load_state_dict(state["balancing"])
         self.load_extra_state(state["extra"])
         self.epoch, self.update, self.best, self.best_epoch = state["epoch"], state["update"], state["best"], state["best_epoch"]

@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Iterable, Sequence
+from typing import Any, Iterable
 
 import torch
 from torch import Tensor, distributed
 
-__all__ = ["Processes"]
+from ..errors import ExperimentError
+
+__all__ = ["Processes", "device_of"]
+
+
+def device_of(name: str) -> torch.device:
+    """The device of this process; `auto`: the accelerator that torch finds, else the CPU. Processes of one machine take one each."""
+    found = torch.accelerator.current_accelerator().type if torch.accelerator.is_available() else "cpu"
+    kind, _, index = (found if name == "auto" else name).partition(":")
+    number = torch.accelerator.device_count() if found != "cpu" else 0
+    if kind == "cpu" and not index:
+        return torch.device("cpu")
+    if kind != found or index and not (index.isdecimal() and int(index) < number):
+        there = [found, *(f"{found}:{i}" for i in range(number))] if number else []
+        raise ExperimentError(f"train.device: expected one of {', '.join(['auto', 'cpu', *there])}, which torch finds here; found {name!r}")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what CUDA's products need to give the same bits each time
+    device = torch.device(kind, int(index or int(os.environ.get("LOCAL_RANK", 0)) % number))
+    torch.accelerator.set_device_index(device.index)
+    return device
 
 
 class Processes:
@@ -20,7 +38,11 @@ class Processes:
             store, rank, count = next(distributed.rendezvous("env://"))
             # apart from what an earlier start has left in the store: processes would look for each other at old addresses
             store = distributed.PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
-            distributed.init_process_group("gloo", store=store, rank=rank, world_size=count)
+            backends = ["cpu:gloo"]
+            if torch.accelerator.is_available():
+                kind = torch.accelerator.current_accelerator().type
+                backends.append(f"{kind}:{distributed.get_default_backend_for_device(kind)}")
+            distributed.init_process_group(",".join(backends), store=store, rank=rank, world_size=count)
 
     def total(self, values: Tensor) -> Tensor:
         """The sum over all processes."""
@@ -55,10 +77,3 @@ class Processes:
         flat = self.total(torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in learned]))
         for parameter, part in zip(learned, flat.split([p.numel() for p in learned])):
             parameter.grad = part.view_as(parameter)
-
-    @torch.no_grad()
-    def average(self, buffers: Sequence[Tensor]) -> None:
-        """Mean over the processes, in place: running statistics of normalisations."""
-        for buffer in buffers if self.count > 1 else ():
-            if buffer.is_floating_point():
-                buffer.copy_(self.total(buffer) / self.count)
