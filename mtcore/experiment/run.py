@@ -116,14 +116,17 @@ class Run:
         if train.stop.on != "loss" and (task not in self.experiment.tasks or not figure):
             raise ExperimentError(f"train.stop.on: expected loss or TASK.FIGURE with a task out of {', '.join(self.experiment.tasks)}; "
                                   f"found {train.stop.on!r}")
+        with (device := device_of(train.device)):  # what they keep is made there
+            losses = {name: one.component.build(data.tasks[name], statistics[name]) for name, one in builder.losses(data.tasks).items()}
+            balancing = builder.training("balancer").component.build(builder.weights(data.tasks))
         return Setup(
             heads={name: one.component for name, one in builder.heads(data.tasks).items()},
-            losses={name: one.component.build(data.tasks[name], statistics[name]) for name, one in builder.losses(data.tasks).items()},
+            losses=losses,
             metrics=metrics, primary=primary,
-            balancing=builder.training("balancer").component.build(builder.weights(data.tasks)),
+            balancing=balancing,
             batches=builder.training("sampler").component.build(data.rows("train").sampler_index(), train.batch_size),
             reporters=Reporters({} if self.folder.silent else {one.name: one.component.build(self.folder.path) for one in reporters},
-                                self.folder.log), processes=self.experiment.processes, device=device_of(train.device),
+                                self.folder.log), processes=self.experiment.processes, device=device,
             optimizer=builder.optimizer(), scheduler=builder.scheduler(), progress=progress,
             seed=self.config.seed, **self.length,
             **{key: getattr(train, key) for key in ("batch_size", "accumulate", "clip", "parameters", "precision", "compile", "average",

@@ -43,10 +43,10 @@ def _write(path: Path, state: dict[str, Any]) -> None:
         torch.save(state, temporary)
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
+def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     """What training saved; runs no code."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location=device, weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise DataError(f"{path}: expected a checkpoint, found {type(error).__name__}: {error}; "
                         "remove the run's folder and run again") from error

@@ -26,10 +26,12 @@ def predict(model: torch.nn.Module, heads: dict[str, Head], losses: Mapping[str,
     by from this part."""
     data, gathered, total = rows.data, {name: {} for name in heads}, {name: [0.0, 0] for name in heads}
     frames: dict[str, tuple[float, float]] = {}
+    device = next((one.device for one in model.parameters()), "cpu")
     model.eval()
     processes = processes or Processes()
     drawn = [range(start, min(start + batch_size, len(rows))) for start in range(0, len(rows), batch_size)][processes.rank::processes.count]
     for chosen, batch in zip(drawn, rows.batches(drawn, workers)):
+        batch = batch.to(device)
         output = model(batch.inputs, batch.lengths, batch.rows)
         for name, raw in outputs_of(output).items():
             values = losses[name](raw, batch.targets.get(name), batch)
@@ -38,7 +40,7 @@ def predict(model: torch.nn.Module, heads: dict[str, Head], losses: Mapping[str,
             if not math.isfinite(value):
                 raise TrainingError(f"the loss of task {name} is not finite for {rows.part} clips {', '.join(batch.clips[:3])}, …: the network has "
                                     "diverged; lower the learning rate")
-            scores = heads[name].scores(data.tasks[name], raw).double().numpy()
+            scores = heads[name].scores(data.tasks[name], raw).cpu().double().numpy()
             if data.tasks[name].kind == "events":  # a score per frame of the input: one of the output covers `stride` of them
                 scores = np.repeat(scores, -(-batch.targets[name].shape[-1] // scores.shape[-1]), axis=-1)
             for place, score in zip(np.arange(len(batch.clips))[batch.rows[name]].tolist(), scores):

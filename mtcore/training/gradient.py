@@ -102,11 +102,6 @@ class GradientRun:
 
     def run(self, model: torch.nn.Module, data: RunData, folder: RunFolder, setup: Setup) -> None:
         self.model, self.data, self.folder, self.setup, self.heads = model.to(setup.device), data, folder, setup, dict(setup.heads)
-        for loss in setup.losses.values():
-            if isinstance(loss, torch.nn.Module):
-                loss.to(setup.device)
-        for weight in setup.balancing.parameters():
-            weight.data = weight.data.to(setup.device)
         self.forward = torch.compile(model) if setup.compile else model
         self.averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(setup.average)) if setup.average else None
         self.rows = {part: data.rows(part) for part in ("train", "validation", "test")}
@@ -461,7 +456,7 @@ class GradientRun:
             self.folder.truncate_metrics(0)
             self._save("last")
             return
-        state = load_checkpoint(path)
+        state = load_checkpoint(path, self.setup.device)
         if lacking := KEPT - state.keys():
             raise DataError(f"{path}: expected a checkpoint of this version of mtcore, found one without {', '.join(sorted(lacking))}; remove "
                             "the run's folder and run again, or go on with the version that run.json names")
