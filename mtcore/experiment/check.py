@@ -16,8 +16,8 @@ from ..progress import Progress
 from ..reading.dataset import Dataset
 from ..streams import stream
 from ..training.evaluate import figures, predict
-from ..training.gradient import check_watched
 from ..training.optimizers import build_optimizer, build_schedule, freeze
+from ..training.setup import check_watched
 from .corpus import Corpus, grouping
 
 if TYPE_CHECKING:

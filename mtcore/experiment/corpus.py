@@ -13,8 +13,8 @@ from ..errors import ExperimentError
 from ..extracting.fill import Wanted, fill, rows_of
 from ..extracting.store import Store
 from ..plugin import Task
-from ..preparing.split import Parts, SplitDataset, check_leaks, draw_parts, joined_groups, labels_in_one_group
 from ..preparing.similar import find_similar
+from ..preparing.split import Parts, SplitDataset, check_leaks, draw_parts, joined_groups, labels_in_one_group
 from ..progress import Progress
 from ..reading.dataset import Dataset, join_tasks, read
 from ..reading.digests import Digests

@@ -32,10 +32,10 @@ from ..reading.dataset import Dataset
 from ..reporting.fanout import Reporters
 from ..runfolder import RunFolder
 from ..streams import derive, stream
-from ..training.gradient import Setup
 from ..training.model import build_model
 from ..training.optimizers import depends_on_length
 from ..training.processes import Processes, device_of
+from ..training.setup import Setup
 from .build import Builder
 from .check import check_experiment
 from .corpus import Corpus, read_corpus

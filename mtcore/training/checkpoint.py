@@ -13,7 +13,10 @@ from torch.utils._pytree import tree_map_only
 from ..errors import DataError
 from ..runfolder import atomic
 
-__all__ = ["Checkpoints", "copied", "load_checkpoint"]
+__all__ = ["KEPT", "Checkpoints", "copied", "load_checkpoint"]
+
+KEPT = frozenset({"epoch", "update", "best", "best_epoch", "partial", "parts", "model", "optimizer", "schedule", "scaling", "balancing", "extra"})
+"""What a checkpoint holds to continue from."""
 
 
 class Checkpoints:
@@ -43,10 +46,14 @@ def _write(path: Path, state: dict[str, Any]) -> None:
         torch.save(state, temporary)
 
 
-def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """What training saved; runs no code."""
+def load_checkpoint(path: Path, device: torch.device | str = "cpu", needed: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """What training saved; runs no code. Raises `DataError` where it is none, or lacks what is needed."""
     try:
-        return torch.load(path, map_location=device, weights_only=True)
+        state = torch.load(path, map_location=device, weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise DataError(f"{path}: expected a checkpoint, found {type(error).__name__}: {error}; "
                         "remove the run's folder and run again") from error
+    if lacking := needed - state.keys():
+        raise DataError(f"{path}: expected a checkpoint of this version of mtcore, found one without {', '.join(sorted(lacking))}; remove "
+                        "the run's folder and run again, or go on with the version that run.json names")
+    return state

@@ -10,83 +10,28 @@ from __future__ import annotations
 import math
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import islice
-from typing import Any, Callable, Iterator, Mapping, Sequence
+from typing import Any, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ..errors import DataError, ExperimentError, TrainingError
-from ..plugin import Batch, Named, Prepared, Step, Trainer
-from ..plugin.loader import near
+from ..errors import TrainingError
+from ..plugin import Batch, Trainer
 from ..preparing.data import RunData
-from ..progress import Progress
 from ..runfolder import RunFolder
 from ..streams import derive, stream
-from .checkpoint import Checkpoints, copied, load_checkpoint
+from .checkpoint import KEPT, Checkpoints, copied, load_checkpoint
 from .evaluate import figures, outputs_of, predict
+from .inspecting import gradient_figures
 from .optimizers import build_optimizer, build_schedule, freeze
-from .processes import Processes
 from .scaling import Scaling
+from .setup import Setup, check_watched
 from .statistics import RunningStatistics
 
-__all__ = ["Gradient", "GradientRun", "Setup", "check_watched", "load_checkpoint"]
-
-
-KEPT = {"epoch", "update", "best", "best_epoch", "partial", "parts", "model", "optimizer", "schedule", "scaling", "balancing", "extra"}
-"""What a checkpoint holds."""
-
-
-@dataclass
-class Setup:
-    """What a trainer works with. `watched` is "TASK.FIGURE" or "" for the mean loss; `parameters` by pattern of names."""
-
-    heads: Mapping[str, Any]
-    losses: Mapping[str, Callable]
-    metrics: Mapping[str, Sequence[Named]]
-    primary: Mapping[str, tuple[str, bool]]
-    balancing: Any
-    batches: Callable[[int, Any], Iterator[list[int]]]
-    reporters: Any
-    optimizer: Mapping[str, Any]
-    scheduler: Mapping[str, Any]
-    progress: Progress
-    seed: int = 0
-    epochs: int | None = 10
-    updates: int | None = None
-    batch_size: int = 32
-    accumulate: int = 1
-    clip: float | None = None
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    device: torch.device = torch.device("cpu")
-    precision: str = "float32"
-    compile: bool = False
-    average: float | None = None
-    inspect: int | None = None
-    on_memory: str = "stop"
-    watched: str = ""
-    patience: int | None = None
-    save_updates: int | None = None
-    save_minutes: float | None = None
-    workers: int = 0
-    each_window: bool = False
-    batch_steps: Sequence[tuple[Step, Prepared]] = ()
-    processes: Processes = field(default_factory=Processes)
-
-
-def check_watched(watched: str, figures_: Mapping[str, Mapping[str, float]]) -> str:
-    """What is to be said where the task in "TASK.FIGURE" has figures, but not this one: it may be undefined here, or be written otherwise.
-    `ExperimentError` where one is written almost like it."""
-    task, _, name = watched.partition(".")
-    known = {key.partition("/")[0] for key in figures_.get(task, ())}
-    if not known or name.partition("/")[0] in known:
-        return ""
-    text = f"train.stop.on: task {task} has the figures {', '.join(sorted(known))}; found {name!r}"
-    if close := near(name.partition("/")[0], known):
-        raise ExperimentError(text + close)
-    return text
+__all__ = ["Gradient", "GradientRun", "load_checkpoint"]
 
 
 class Gradient(Trainer):
@@ -214,7 +159,8 @@ class GradientRun:
                 self._add(total, f"cost/{name}", cost.item(), 1)
                 further.append(torch.autograd.grad(self.scaling.out(cost) / number, self._learned(), retain_graph=True, allow_unused=True))
             if setup.inspect and self.update % setup.inspect == 0:
-                self._inspect(losses, shared, total)
+                for name, value in gradient_figures(losses, shared).items():
+                    self._add(total, name, value, 1)
             self._seed("balance", self.update)  # the same choices in all processes
             try:
                 self.backward(losses, shared, output, batch, batch is micro[-1])
@@ -286,18 +232,6 @@ class GradientRun:
                     parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
         apart = set(map(id, shared)) if self.setup.balancing.reduced else set()
         self.setup.processes.add_gradients(parameter for parameter in self.parameters if id(parameter) not in apart)
-
-    def _inspect(self, losses: Mapping[str, torch.Tensor], shared: Sequence[torch.Tensor], total: dict[str, list]) -> None:
-        """Norm of each task's gradient of the shared parameters, and cosines between them, of one micro-batch."""
-        found: dict[str, torch.Tensor] = {}
-        for name, loss in losses.items() if shared else ():
-            gradients = torch.autograd.grad(loss, shared, retain_graph=True, allow_unused=True)
-            found[name] = torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for p, g in zip(shared, gradients)])
-            self._add(total, f"gradient_norm/{name}", found[name].norm().item(), 1)
-        for one in found:
-            for other in found:
-                if one != other:
-                    self._add(total, f"gradient_cosine/{one}/{other}", torch.cosine_similarity(found[one], found[other], dim=0).item(), 1)
 
     def _added(self, values: dict[str, float]) -> dict[str, float]:
         """Sums over all processes, which may have other names."""
@@ -456,10 +390,7 @@ class GradientRun:
             self.folder.truncate_metrics(0)
             self._save("last")
             return
-        state = load_checkpoint(path, self.setup.device)
-        if lacking := KEPT - state.keys():
-            raise DataError(f"{path}: expected a checkpoint of this version of mtcore, found one without {', '.join(sorted(lacking))}; remove "
-                            "the run's folder and run again, or go on with the version that run.json names")
+        state = load_checkpoint(path, self.setup.device, KEPT)
         self.model.load_state_dict(state.get("learned", state["model"]))
         if self.averaged is not None:
             self.averaged.module.load_state_dict(state["model"])
