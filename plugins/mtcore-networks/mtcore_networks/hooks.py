@@ -22,6 +22,8 @@ def mtcore_register_trunks():
     yield TrunkSpec("mmoe", "mtcore_networks.experts:Mmoe", "Several networks, mixed for each task by a gate (Ma 2018)")
     yield TrunkSpec("cgc", "mtcore_networks.experts:Cgc", "Networks of all tasks and of each task, mixed by gates (Tang 2020)")
     yield TrunkSpec("ple", "mtcore_networks.experts:Ple", "The same, level by level between the networks' stages (Tang 2020)")
+    yield TrunkSpec("simclr", "mtcore_networks.views:SimClr",
+                    "A network that learns without labels, from two views of a clip (Chen 2020)")
 
 
 @hookimpl
