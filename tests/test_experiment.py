@@ -221,6 +221,19 @@ def test_a_watched_figure_that_is_better_when_lower_keeps_its_lowest_epoch(make,
     assert scores[run.folder.info["best_epoch"]] == min(scores.values()) < max(scores.values())
 
 
+def test_the_best_checkpoint_by_the_mean_of_several_figures(make, generated):
+    """Of "size.rmse" the lower one is better. A run without the task "size" goes by what is left."""
+    changes = {"datasets": {"a": {"reader": generated(chosen=("label", "size"))}}, "split": {"folds": 1, "validation": 0.2},
+               "vary": {"tasks": [["label", "size"], ["label"]]},
+               "train": {"epochs": 6, "batch_size": 8, "stop": {"on": ["label.recall_macro", "size.rmse"]}, "optimizer": {"use": "adam", "lr": 1e-2}}}
+    both, label = make(**changes).run()
+    for run in (both, label):
+        of = {(line["task"], line["metric"], line["epoch"]): line["value"] for line in run.folder.metrics("validation")}
+        scores = {epoch: (of["label", "recall_macro", epoch] - of.get(("size", "rmse", epoch), 0.0)) for epoch in range(1, 7)}
+        assert scores[run.folder.info["best_epoch"]] == max(scores.values())
+    assert of.keys() < {(line["task"], line["metric"], line["epoch"]) for line in both.folder.metrics("validation")}
+
+
 def test_seeds_vary_and_the_parts_stay(make):
     one, other = make(split={"folds": 1}, vary={"seed": [1, 2]}).runs()
     assert one.folder.path != other.folder.path

@@ -101,7 +101,7 @@ def expect(told, code, *patterns):
     ("inputs.main.steps.standardise.per=all", ["inputs.main.steps: no step with the id 'standardise'; found standardize"]),
     ("name.of.what=3", ["name.of: name is no table"]),
     ("split.folds.many=3", ["split.folds.*no table"]),
-    ("train.stop.on=lable.recall_macro", ["train.stop.on: expected loss or TASK.FIGURE with a task out of label; found"]),
+    ("train.stop.on=lable.recall_macro", ["train.stop.on: expected loss, or TASK.FIGURE .or a list of some. with a task out of label; found"]),
     ("tasks.lable.weight=2.0", ["tasks.lable: no dataset has this task; found label"]),
     ("vary={\"split.seed\" = [1, 2]}", ["vary.split.seed: .*parts are drawn once per experiment"]),
     ("vary={\"datasets.a.group\" = [\"x\", \"y\"]}", ["vary.datasets.a.group: .*parts are drawn once"]),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mtcore.builtin.tensorboard import TensorBoard, confusion_picture
+from mtcore.builtin.tensorboard import TensorBoard, confusion_picture, cosine_picture
 from mtcore.plugin import Predictions, Reporting, Task
 from mtcore.reporting.fanout import Reporters
 
@@ -17,7 +17,8 @@ with warnings.catch_warnings():
     from tensorboard.plugins.hparams import plugin_data_pb2
 
 RUN = {"epoch": 0, "fold": 2, "seed": 7, "variation": {"tasks": "mood+size"}, "best_epoch": 2,
-       "tasks": {"mood": {"metric": "recall_macro"}, "size": {"metric": "mae"}}}
+       "tasks": {"mood": {"metric": "recall_macro"}, "size": {"metric": "mae"}},
+       "primary": {"mood": "recall_macro", "size": "mae", "noise": "f1_macro"}}
 MOOD = Predictions(Task.multiclass("mood", ("happy", "грустный", "怒り")), ["a/1", "a/2", "a/3"], np.eye(3), np.array([0, 1, 1]),
                    np.array([0, 1, 2]))
 SIZE = Predictions(Task.regression("size"), ["a/1"], np.ones(1), np.ones(1), np.ones(1))
@@ -66,9 +67,14 @@ def test_the_run_stands_in_the_table_of_hyperparameters(tmp_path):
     parts = read(tmp_path).summary_metadata
     plain = plugin_data_pb2.HParamsPluginData.FromString(parts["_hparams_/session_start_info"].plugin_data.content)
     varied = plain.session_start_info.hparams
-    assert (varied["fold"].number_value, varied["seed"].number_value, varied["tasks"].string_value) == (2, 7, "mood+size")
+    assert {name: value.string_value for name, value in varied.items()} == {"fold": "2", "seed": "7", "tasks": "mood+size"}
     experiment = plugin_data_pb2.HParamsPluginData.FromString(parts["_hparams_/experiment"].plugin_data.content).experiment
-    assert [info.name.tag for info in experiment.metric_infos] == ["test/mood/recall_macro"]
+    assert [info.name.tag for info in experiment.metric_infos] == ["test/mood/recall_macro", "test/size/mae", "test/noise/f1_macro"]
+
+
+def test_opposed_gradients_are_red():
+    pictures = [cosine_picture({("a", "b"): cosine, ("b", "a"): cosine}, ("a", "b")).astype(int) for cosine in (-0.57, 0.57)]
+    assert [(picture[..., 0] - picture[..., 2] > 50).any() for picture in pictures] == [True, False]
 
 
 def test_a_continued_run_shows_each_epoch_once(tmp_path):

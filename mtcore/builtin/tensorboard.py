@@ -64,28 +64,35 @@ class Writing(Reporting):
         return part == "test" or (part == "validation" and self.pictures > 0 and epoch % self.pictures == 0)
 
     def run_ended(self, run: Mapping[str, Any]) -> None:
-        varied = {"fold": run["fold"], "seed": run["seed"], **run["variation"]}
-        final = {f"test/{task}/{about['metric']}": self.final[task][about["metric"]] for task, about in run["tasks"].items()
-                 if about["metric"] in self.final.get(task, {})}
-        self.writer.add_hparams(varied, final, run_name=".", global_step=run.get("best_epoch"))
+        """A place in the table whose columns are the figures of all tasks of the experiment, as it is shown with those of one run."""
+        from torch.utils.tensorboard.summary import hparams
+
+        varied = {"fold": str(run["fold"]), "seed": str(run["seed"]), **run["variation"]}  # as numbers they would have decimals
+        for summary in hparams(varied, {f"test/{task}/{metric}": 0.0 for task, metric in run["primary"].items()}):
+            self.writer.file_writer.add_summary(summary)
+        for task, metric in run["primary"].items():
+            if metric in self.final.get(task, {}):
+                self.writer.add_scalar(f"test/{task}/{metric}", self.final[task][metric], run.get("best_epoch"))
         self.writer.close()
 
 
 def cosine_picture(cosines: Mapping[tuple[str, str], float], tasks: Sequence[str]) -> np.ndarray:
-    """Cosines between tasks' gradients in hundredths, uint8 [height, width, 3]: the darker a cell, the farther from 0."""
+    """Cosines between tasks' gradients in hundredths, uint8 [height, width, 3]: the darker a cell, the farther from 0; red where gradients
+    oppose each other."""
     values = np.array([[round(100 * cosines.get((one, other), 1.0 if one == other else 0.0)) for other in tasks] for one in tasks])
-    return confusion_picture(values, tasks, caption="cosines of gradients, in hundredths", shares=np.abs(values) / 100)
+    return confusion_picture(values, tasks, caption="cosines of gradients, in hundredths; red: opposed", shares=values / 100)
 
 
 def confusion_picture(counts: np.ndarray, labels: Sequence[str], size: int = 14, caption: str = "rows: true, columns: decided",
                       shares: np.ndarray | None = None) -> np.ndarray:
     """Draw counts [labels, labels] (rows true, columns decided) as uint8 [height, width, 3]: the darker a cell, the larger its
     share of the row. A label in letters that the font lacks goes by its number; beyond 60 labels there are neither names nor
-    counts. `size`: height of letters in pixels."""
+    counts. `size`: height of letters in pixels. `shares`: of given ones, those below 0 are red, and every cell has its number."""
     from PIL import Image, ImageDraw  # late: as above
 
+    written = counts != 0 if shares is None else np.ones_like(counts)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1) if shares is None else shares
-    colours = (255 - shares[..., None] * np.array([225, 165, 90])).astype(np.uint8)
+    colours = (255 - abs(shares)[..., None] * np.where(shares[..., None] < 0, [65, 210, 210], [225, 165, 90])).astype(np.uint8)
     if len(labels) > 60:
         cell = max(1, 1000 // len(labels))
         return colours.repeat(cell, axis=0).repeat(cell, axis=1)
@@ -107,9 +114,9 @@ def confusion_picture(counts: np.ndarray, labels: Sequence[str], size: int = 14,
         upright = Image.new("RGB", (margin - size, cell), "white")
         ImageDraw.Draw(upright).text((0, cell // 2), name, "black", font, anchor="lm")
         picture.paste(upright.rotate(90, expand=True), (margin + i * cell, 0))
-        for j in np.flatnonzero(counts[i]):
-            ink = "white" if shares[i, j] > 0.5 else "black"
-            draw.text((margin + j * cell + cell // 2, middle), str(counts[i, j]), ink, font, anchor="mm")
+        for j in np.flatnonzero(written[i]):
+            ink = "white" if abs(shares[i, j]) > 0.5 else "black"
+            draw.text((margin + j * cell + cell // 2, middle), str(counts[i, j]).replace("-", "−"), ink, font, anchor="mm")
     draw.text((size, margin + side + 2 * size), caption, "dimgrey", font, anchor="lm")
     return np.asarray(picture)
 

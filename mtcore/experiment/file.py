@@ -111,7 +111,7 @@ class ModelConfig:
 
 @dataclass(kw_only=True)
 class StopConfig:
-    on: str = "loss"
+    on: str | list[str] = "loss"
     patience: int | None = None
 
 

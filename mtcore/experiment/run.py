@@ -107,15 +107,20 @@ class Run:
     def setup(self, data: RunData, progress: Progress) -> Setup:
         builder, train = self.builder, self.config.train
         statistics = data.statistics()
-        metrics = builder.metrics(data.tasks)
+        metrics = builder.metrics({**self.experiment.tasks, **data.tasks})
+        for name, task in data.tasks.items():  # an extra that is missing is missed now, not after an epoch
+            for metric in metrics[name]:
+                metric.component.build(task)
         primary = {name: (found[0].component.primary, found[0].component.higher_is_better) if found else ("loss", False)
                    for name, found in metrics.items()}
         reporters = [builder.make("reporter", value, f"report.reporters[{i}]")
                      for i, value in enumerate(self.config.report.reporters)]
-        task, _, figure = train.stop.on.partition(".")
-        if train.stop.on != "loss" and (task not in self.experiment.tasks or not figure):
-            raise ExperimentError(f"train.stop.on: expected loss or TASK.FIGURE with a task out of {', '.join(self.experiment.tasks)}; "
-                                  f"found {train.stop.on!r}")
+        watched = [train.stop.on] if isinstance(train.stop.on, str) else train.stop.on
+        watched = [] if watched == ["loss"] else watched
+        for one in watched:
+            if one.partition(".")[0] not in self.experiment.tasks or not one.partition(".")[2]:
+                raise ExperimentError(f"train.stop.on: expected loss, or TASK.FIGURE (or a list of some) with a task out of "
+                                      f"{', '.join(self.experiment.tasks)}; found {one!r}")
         with (device := device_of(train.device)):  # what they keep is made there
             losses = {name: one.component.build(data.tasks[name], statistics[name]) for name, one in builder.losses(data.tasks).items()}
             balancing = builder.training("balancer").component.build(builder.weights(data.tasks))
@@ -131,7 +136,7 @@ class Run:
             seed=self.config.seed, **self.length,
             **{key: getattr(train, key) for key in ("batch_size", "accumulate", "clip", "parameters", "precision", "compile", "average",
                                                     "inspect", "on_memory")},
-            watched=train.stop.on if train.stop.on != "loss" else "", patience=train.stop.patience, workers=train.workers,
+            watched=[one for one in watched if one.partition(".")[0] in data.tasks], patience=train.stop.patience, workers=train.workers,
             save_updates=train.save.updates, save_minutes=train.save.minutes,
             each_window=self.config.evaluation.windows == "each",
             batch_steps=[(step, step.component.prepare(Context((), tasks=data.tasks))) for step in builder.batch_steps()])
@@ -207,7 +212,7 @@ class Run:
                                  "higher_is_better": setup.primary[name][1],
                                  "report": self.builder.task(name).report} for name, task in data.tasks.items()},
                 "datasets": [d.name for d in data.datasets], "clips": {part: len(data.clips(part)) for part in PARTS}, "digests": digests,
-                "versions": versions(self.experiment.registry), "threads": config.train.threads, "processes": setup.processes.count,
+                "primary": {name: metric for name, (metric, _) in setup.primary.items()}, "versions": versions(self.experiment.registry), "threads": config.train.threads, "processes": setup.processes.count,
                 "parameters": sum(p.numel() for p in model.parameters())}
 
 

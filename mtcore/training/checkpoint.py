@@ -50,7 +50,10 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu", needed: froz
     """What training saved; runs no code. Raises `DataError` where it is none, or lacks what is needed."""
     try:
         state = torch.load(path, map_location=device, weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except pickle.UnpicklingError as error:
+        raise DataError(f"{path}: expected a checkpoint of numbers, words and tensors, found something else, which was not loaded as it might run "
+                        "code; remove the run's folder and run again") from error
+    except (OSError, RuntimeError, EOFError) as error:
         raise DataError(f"{path}: expected a checkpoint, found {type(error).__name__}: {error}; "
                         "remove the run's folder and run again") from error
     if lacking := needed - state.keys():

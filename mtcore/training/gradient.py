@@ -65,7 +65,7 @@ class GradientRun:
         self.epoch = self.update = self.best_epoch = 0
         self.best: float | None = None
         self.partial: tuple[dict[str, list], int] | None = None
-        self.parts = 1
+        self.parts, self.current = 1, Batch({}, {}, {}, [])
         self.checkpoints, self.saved = Checkpoints(), time.monotonic()
         self.resume()
         setup.reporters.run_started(folder.info)
@@ -200,6 +200,7 @@ class GradientRun:
         """Each micro-batch with the model's output and the losses per row, with its own random choices."""
         self.statistics.start(self.micro_batches * self.parts)
         for batch in micro:
+            self.current = batch
             self._seed("forward", self.epoch, *batch.place)
             yield batch, *self.compute(batch)
             number, part = batch.place
@@ -263,7 +264,7 @@ class GradientRun:
         if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and "not enough memory" not in str(error):
             raise error
         where = (f"{self.folder.path.name}: out of memory at update {self.update} (epoch {self.epoch}) "
-                 f"with {self.setup.batch_size // self.parts} rows")
+                 f"with {self.setup.batch_size // self.parts} rows, tasks {', '.join(self.current.rows)}, clips {', '.join(self.current.clips[:5])}, …")
         if self.setup.on_memory == "stop" or self.parts >= self.setup.batch_size:
             raise TrainingError(f"{where}; lower train.batch_size and raise train.accumulate, or say train.on_memory = \"halve\". The last good "
                                 f"checkpoint is {self.folder.checkpoint('last')}") from error
@@ -295,7 +296,9 @@ class GradientRun:
         self.folder.update_info(epoch=self.epoch, best_epoch=self.best_epoch)
         setup.reporters.epoch_ended(self.epoch, found, predictions)
         shown = ", ".join(f"{name} {key} {values[key]:.4g}" for name, values in found.get("validation", found["train"]).items()
-                          if name in setup.primary for key in (setup.primary[name][0], "loss") if key in values)
+                          if name in setup.primary for key in dict.fromkeys((setup.primary[name][0], "loss")) if key in values)
+        shown += "".join(f", {name} {key} {values[key]:.3g}" for name, values in found["train"].items() for key in values
+                         if key in ("weight", "gradient_norm") or key.startswith("gradient_cosine/") and key.partition("/")[2] > name)
         uneven = {name: passes for name, passes in self.passes.items() if passes != 1}
         self.folder.log(f"epoch {self.epoch}: {shown}" + (f"; rows gone through: {', '.join(f'{n} {p:.3g} times' for n, p in uneven.items())}"
                                                           if uneven else ""))
@@ -308,20 +311,20 @@ class GradientRun:
         return False
 
     def watched_value(self, found: Mapping[str, Any]) -> float | None:
-        """What best checkpoint and early stopping look at, larger is better: `stop.on`, else minus the mean validation loss."""
+        """What best checkpoint and early stopping look at, larger is better: the mean of `stop.on`'s figures, those that are better when
+        lower with a minus; else minus the mean validation loss."""
         figures_ = found.get("validation")
         if not figures_:
             return None
-        if self.epoch == 1 and (text := check_watched(self.setup.watched, figures_)):
+        for text in check_watched(self.setup.watched, figures_) if self.epoch == 1 else ():
             self.folder.log(f"warning: {text}, which counts as worse than any other value where it is undefined")
-        task, _, name = self.setup.watched.partition(".")
-        if task in figures_ and name in figures_[task]:
+        values = []
+        for task, _, name in (one.partition(".") for one in self.setup.watched or [f"{task}.loss" for task, v in figures_.items() if "loss" in v]):
+            if name not in figures_.get(task, {}):  # undefined in this epoch: no better than any other
+                return -math.inf
             lower = {"loss"}.union(*(metric.component.lower for metric in self.setup.metrics[task]))
-            return -figures_[task][name] if name.split("/")[0] in lower else figures_[task][name]
-        if task:  # undefined in this epoch: no better than any other
-            return -math.inf
-        values = [v["loss"] for v in figures_.values() if "loss" in v]
-        return -sum(values) / len(values) if values else None
+            values.append(-figures_[task][name] if name.split("/")[0] in lower else figures_[task][name])
+        return sum(values) / len(values) if values else None
 
     def stop_now(self) -> bool:
         """Whether validation has not improved for `patience` epochs, or all updates are made."""
@@ -338,6 +341,10 @@ class GradientRun:
                     predictions[part], found[part] = self._evaluate(part)
             self._write({part: values for part, values in found.items() if part == "test"}, name, state["epoch"])
             self.folder.save_predictions(name, predictions)
+        for name, head in self.heads.items():
+            chosen = {key: value for key, value in vars(head).items() if value != vars(self.setup.heads[name]).get(key)}
+            if chosen:
+                self.folder.log(f"task {name} decides by what validation has chosen: {', '.join(f'{key} {value}' for key, value in chosen.items())}")
         if "test" in found:
             self.setup.reporters.epoch_ended(state["epoch"], {"test": found["test"]}, {"test": predictions["test"]})
 

@@ -18,7 +18,7 @@ __all__ = ["Setup", "check_watched"]
 
 @dataclass
 class Setup:
-    """What a trainer works with. `watched` is "TASK.FIGURE" or "" for the mean loss; `parameters` by pattern of names."""
+    """What a trainer works with. `watched` is "TASK.FIGURE" of tasks of this run, none for the mean loss; `parameters` by pattern of names."""
 
     heads: Mapping[str, Any]
     losses: Mapping[str, Callable]
@@ -43,7 +43,7 @@ class Setup:
     average: float | None = None
     inspect: int | None = None
     on_memory: str = "stop"
-    watched: str = ""
+    watched: Sequence[str] = ()
     patience: int | None = None
     save_updates: int | None = None
     save_minutes: float | None = None
@@ -53,14 +53,14 @@ class Setup:
     processes: Processes = field(default_factory=Processes)
 
 
-def check_watched(watched: str, figures_: Mapping[str, Mapping[str, float]]) -> str:
+def check_watched(watched: Sequence[str], figures_: Mapping[str, Mapping[str, float]]) -> list[str]:
     """What is to be said where the task in "TASK.FIGURE" has figures, but not this one: it may be undefined here, or be written otherwise.
     `ExperimentError` where one is written almost like it."""
-    task, _, name = watched.partition(".")
-    known = {key.partition("/")[0] for key in figures_.get(task, ())}
-    if not known or name.partition("/")[0] in known:
-        return ""
-    text = f"train.stop.on: task {task} has the figures {', '.join(sorted(known))}; found {name!r}"
-    if close := near(name.partition("/")[0], known):
-        raise ExperimentError(text + close)
-    return text
+    found = []
+    for task, _, name in (one.partition(".") for one in watched):
+        known = {key.partition("/")[0] for key in figures_.get(task, ())}
+        if known and name.partition("/")[0] not in known:
+            found.append(f"train.stop.on: task {task} has the figures {', '.join(sorted(known))}; found {name!r}")
+            if close := near(name.partition("/")[0], known):
+                raise ExperimentError(found[-1] + close)
+    return found
