@@ -72,6 +72,10 @@ def _line(row: Mapping[str, Any]) -> str:
     return json.dumps(finite, default=_plain, ensure_ascii=False) + "\n"
 
 
+FORMAT = 1
+"""of run.json and of what lies beside it"""
+
+
 class RunFolder:
     """One run's folder; it is created with the first thing written. `silent`: read only, as another process writes it."""
 
@@ -93,15 +97,19 @@ class RunFolder:
         """Content of run.json; {} where there is none."""
         path = self.path / "run.json"
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
+            found = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return {}
         except ValueError as error:
             raise DataError(f"{path}: expected a run's JSON, found {error}; remove the folder and run again") from error
+        if found.get("format") != FORMAT:
+            raise DataError(f"{path}: expected a run of format {FORMAT}, found {found.get('format')!r}, which mtcore "
+                            f"{found.get('versions', {}).get('mtcore', 'of another version')} wrote; open it with that one, or remove the folder")
+        return found
 
     def write_info(self, info: Mapping[str, Any]) -> None:
         if not self.silent:
-            atomic_write(self.path / "run.json", json.dumps(info, default=_plain, ensure_ascii=False, indent=1) + "\n")
+            atomic_write(self.path / "run.json", json.dumps({"format": FORMAT, **info}, default=_plain, ensure_ascii=False, indent=1) + "\n")
 
     def update_info(self, **changes: Any) -> None:
         self.write_info({**self.info, **changes})

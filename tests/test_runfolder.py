@@ -53,7 +53,7 @@ def test_killed_between_write_and_rename_leaves_the_old_file(tmp_path):
                "r.RunFolder(sys.argv[1]).write_info({'epoch': 2})")
     killed = subprocess.run([sys.executable, "-c", program, str(tmp_path)])
     assert killed.returncode == -signal.SIGKILL
-    assert folder.info == {"epoch": 1}
+    assert folder.info["epoch"] == 1
     assert len(os.listdir(tmp_path)) == 2  # what was written aside lies there until someone cleans
     folder.clean()
     assert os.listdir(tmp_path) == ["run.json"]
@@ -67,10 +67,18 @@ def test_info_is_empty_without_a_file_and_updates_keep_the_rest(tmp_path):
     assert folder.info == {} and not folder.path.exists()
     folder.write_info({"status": "running", "root": tmp_path, "seconds": np.float32(0.5), "labels": LABELS})
     folder.update_info(status="done", epoch=np.int64(3))
-    assert folder.info == {"status": "done", "root": str(tmp_path), "seconds": 0.5, "labels": list(LABELS), "epoch": 3}
+    assert folder.info == {"format": 1, "status": "done", "root": str(tmp_path), "seconds": 0.5, "labels": list(LABELS), "epoch": 3}
     with pytest.raises(TypeError, match="object"):
         folder.write_info({"model": object()})
     assert folder.info["status"] == "done"
+
+
+@pytest.mark.parametrize(("written", "told"), [('{"status": "done"}', "found None, which mtcore of another version wrote"),
+                                               ('{"format": 0, "versions": {"mtcore": "0.0.1"}}', "found 0, which mtcore 0.0.1 wrote")])
+def test_a_run_of_another_format_is_not_opened(tmp_path, written, told):
+    (tmp_path / "run.json").write_text(written)
+    with pytest.raises(DataError, match=f"expected a run of format 1, {told}"):
+        RunFolder(tmp_path).info
 
 
 def test_a_damaged_run_json_is_named(tmp_path):

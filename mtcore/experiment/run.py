@@ -203,7 +203,7 @@ class Run:
         config, corpus = self.config, self.experiment.corpus
         digests = {part: blake2b("\n".join(sorted(corpus.digests[data.datasets[d].name][c] or "" for d, c in data.clips(part))).encode(),
                                  digest_size=16).hexdigest() for part in PARTS}
-        return {"format": 1, "status": "running", "experiment": config.name, "run": self.name, "variation": dict(self.variation.labels),
+        return {"status": "running", "experiment": config.name, "run": self.name, "variation": dict(self.variation.labels),
                 "fold": self.fold + 1, "folds": len(corpus.parts.folds), "seed": config.seed, "identity": self.identity,
                 "length": self.length, "stop": self._stop(), "config": self.builder.described(self.variation.datasets, data.tasks),
                 "shapes": data.shapes, "scaling": data.scaling,
