@@ -16,8 +16,9 @@ from click.testing import CliRunner
 from mtcore.builtin.examples import make_csv
 from mtcore.cli import main
 from mtcore.errors import ExperimentError, LeakError
+from mtcore.experiment.finding import trained_on
 from mtcore.experiment.run import Experiment
-from mtcore.experiment.stored import RunOutputs, StoredRun, trained_on
+from mtcore.experiment.stored import RunOutputs, StoredRun
 from mtcore.extracting.chain import Array
 from mtcore.plugin import Clip, File, Lazy, Reader, Task
 from mtcore.reading.decode import decode

@@ -11,7 +11,7 @@ from ..clip import PARTS
 from ..errors import at
 from ..extracting.chain import Chain
 from ..extracting.fill import array_of
-from ..preparing.data import Input, Memory
+from ..preparing.inputs import Input, Memory
 from ..progress import Progress
 from ..reading.dataset import Dataset
 from ..streams import stream

@@ -26,7 +26,8 @@ from ..extracting.fill import WORKER_LOST, Wanted, fill
 from ..extracting.store import Store
 from ..plugin import Context
 from ..plugin.registry import Registry, get_registry
-from ..preparing.data import Input, Material, RunData, target_input
+from ..preparing.data import RunData
+from ..preparing.inputs import Input, Material, target_input
 from ..progress import Progress, in_parallel
 from ..reading.dataset import Dataset
 from ..reporting.fanout import Reporters
@@ -40,7 +41,8 @@ from .build import Builder
 from .check import check_experiment
 from .corpus import Corpus, read_corpus
 from .file import Config, check_among, load, parse, resolve_path
-from .stored import find_run, save_trained, stretch, task_info, trained_on
+from .finding import find_run, save_trained, stretch, trained_on
+from .stored import task_info
 from .vary import Variation, expand
 
 __all__ = ["Experiment", "Run"]

@@ -1,33 +1,34 @@
-"""A run that lies in its folder: its model on new recordings, its outputs as features, and what it was trained on."""
+"""A run that lies in its folder: its model on new recordings, and its outputs as features."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
-from glob import glob
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Callable, Iterable, Mapping
+from typing import Any, Callable, Mapping
 
 import numpy as np
 import torch
 
 from ..clip import PARTS, Clip, File, Lazy
-from ..errors import ClipError, DataError, ExperimentError, LeakError, ParameterError, at
+from ..errors import ClipError, DataError, ExperimentError, ParameterError, at
 from ..extracting.chain import Array, Chain
 from ..extracting.fill import rounded
 from ..plugin import Axis, Extractor, Head, Moved, Named, Predictions, Task, param
 from ..plugin.registry import get_registry, resolve_target
-from ..preparing.data import Input, Memory, RunData
+from ..preparing.data import RunData
+from ..preparing.inputs import Input, Memory
 from ..reading.dataset import Dataset
 from ..reading.decode import decode
-from ..runfolder import RunFolder, atomic
+from ..runfolder import RunFolder
 from ..training.evaluate import predict
 from ..training.gradient import load_checkpoint
 from ..training.model import build_model
+from .finding import finished
 
-__all__ = ["RunOutputs", "StoredRun", "find_run", "save_trained", "stretch", "task_info", "trained_on"]
+__all__ = ["RunOutputs", "StoredRun", "task_info"]
 
 PLAIN = ("binary", "multiclass", "multilabel", "regression")
 """Kinds whose raw outputs are [values]."""
@@ -72,7 +73,7 @@ class StoredRun:
 
     def __init__(self, folder: Path | str, checkpoint: str = "best", dataset: str | None = None, trust: bool = False):
         self.folder, self.checkpoint, self.trust = RunFolder(folder), checkpoint, trust
-        self.info = info = _info(self.folder)
+        self.info = info = finished(self.folder)
         if not self.folder.checkpoint(checkpoint).exists():
             raise ExperimentError(f"{self.folder.checkpoint(checkpoint)}: expected a checkpoint, found nothing there; the "
                                   f"trainer may keep none")
@@ -254,16 +255,6 @@ class StoredRun:
         return Array(framed[0].frames.numpy(), axis=axis, by=timed[0].by, speed=timed[0].speed)
 
 
-def _info(folder: RunFolder) -> dict[str, Any]:
-    info = folder.info
-    if not info:
-        raise ExperimentError(f"{folder.path}: expected the folder of a run, found no run.json in it")
-    if info["status"] != "done":
-        raise ExperimentError(f"{folder.path}: expected a run that is done, found one that is {info['status']}; `mtcore run` "
-                              f"finishes it")
-    return info
-
-
 def _kind_of(kind: str, name: str, parameter: str) -> str:
     from ..plugin.building import parameters_of
 
@@ -312,7 +303,7 @@ class RunOutputs(Extractor):
     @property
     def stored(self) -> StoredRun:
         folder = RunFolder(Path(os.path.expandvars(self.run)).expanduser())
-        _info(folder)
+        finished(folder)
         path = folder.checkpoint(self.checkpoint)
         stamp = [(path.stat().st_mtime_ns, path.stat().st_size)] if path.exists() else []
         found = _opened(str(folder.path.resolve()), self.checkpoint, self.dataset, *stamp)
@@ -351,73 +342,3 @@ class RunOutputs(Extractor):
             except ClipError:
                 continue
         raise ParameterError(f"{self.run}: found no length of sound that the run takes")
-
-
-# Rule: a run that is used must not have trained on what is validated or tested ------------------------------------------
-
-
-Stretch = tuple[str, float, float]
-"""Digest of a file, start and stop in seconds (infinite: its end)."""
-
-
-def stretch(digest: str, audio: File | Lazy) -> Stretch:
-    start, stop = (audio.start, audio.stop) if isinstance(audio, File) else (0.0, None)
-    return digest, start, float("inf") if stop is None else stop
-
-
-def save_trained(folder: RunFolder, trained: Iterable[Stretch]) -> None:
-    """pipeline/trained.npz: digest uint8 [n, 16] and span float64 [n, 2] of all audio that a run has learned from, sorted."""
-    if folder.silent:
-        return
-    rows = sorted(set(trained))
-    digests = np.frombuffer(bytes.fromhex("".join(digest for digest, *_ in rows)), np.uint8).reshape(-1, 16)
-    with atomic(folder.path / "pipeline" / "trained.npz") as aside, open(aside, "wb") as file:
-        np.savez(file, digest=digests, span=np.array([span for _, *span in rows], np.float64).reshape(-1, 2))
-
-
-def trained_on(folder: Path) -> list[Stretch]:
-    """What `save_trained` saved."""
-    path = Path(folder) / "pipeline" / "trained.npz"
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return [(row.tobytes().hex(), *span) for row, span in zip(arrays["digest"], arrays["span"].tolist())]
-    except (OSError, ValueError, KeyError) as error:
-        raise ExperimentError(f"{path}: expected digests of what the run has trained on, found {type(error).__name__}: "
-                              f"{error}; run it "
-                              "again") from error
-
-
-def _leaked(folder: Path, held: Mapping[str, Stretch]) -> list[str]:
-    """Names of the clips that the run has trained on."""
-    spans: dict[str, list[tuple[float, float]]] = {}
-    for digest, *span in trained_on(folder):
-        spans.setdefault(digest, []).append(span)
-    return [name for name, (digest, start, stop) in held.items() if any(a < stop and start < b for a, b in spans.get(digest, ()))]
-
-
-def find_run(place: Path, fold: int, held: Mapping[str, Stretch], path: str) -> Path:
-    """The one run at a place, or, below a folder of runs or at a pattern, of the same fold (from 0), that has not trained on what
-    is `held` back by clip. Raises `ExperimentError` for none or several, `LeakError` where it has."""
-    found = [place] if place.exists() else [Path(one) for one in sorted(glob(str(place)))]
-    if not found:
-        raise ExperimentError(f"{path}: expected a run's folder, a folder of runs or a pattern at {place}, found nothing there")
-    runs = [one for one in found if (one / "run.json").exists()]
-    runs = runs or sorted(file.parent for one in found for file in one.glob("*/run.json"))
-    if runs != [place]:
-        infos = {run: RunFolder(run).info for run in runs}
-        runs = [run for run, info in infos.items() if info.get("fold") == fold + 1 and info.get("status") == "done"]
-    leaks = {run: _leaked(run, held) for run in runs if _info(RunFolder(run))}
-    allowed = [run for run, clips in leaks.items() if not clips]
-    if len(allowed) == 1:
-        return allowed[0]
-    if len(runs) == 1:
-        clips = leaks[runs[0]]
-        raise LeakError(f"{path}: {runs[0]} has trained on {len(clips)} clips that are validated or tested here in fold "
-                        f"{fold + 1}: "
-                        f"{', '.join(clips[:5])}{', …' if len(clips) > 5 else ''}; take a run that has the same parts, or "
-                        f"another split")
-    names = ", ".join(run.name for run in allowed)
-    told = f"{len(allowed)}: {names}; a pattern such as {place.name}/all-* names some" if allowed else "none"
-    seen = "".join(f"\n  {run.name} has trained on {', '.join(clips[:3])}" for run, clips in leaks.items() if clips)
-    raise ExperimentError(f"{path}: expected one run of fold {fold + 1} below {place} that is done and has trained on nothing that "
-                          f"is validated or tested here, found {told}{seen}")
