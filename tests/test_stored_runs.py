@@ -348,7 +348,7 @@ def test_clips_of_any_length_and_several_trunks(make, generated):
     sound, rate = clip(run, name).load(*clip(run, name).args)
     vector = stored.outputs(Array(sound, rate), "vector").data
     with torch.no_grad():
-        batch = stored.data(Array(sound, rate)).rows("test").batch([0])
+        batch = stored.data({"clip": Array(sound, rate)}).rows("test").batch([0])
         expected = stored.model(batch.inputs, batch.lengths, batch.rows).representation
     np.testing.assert_allclose(vector, torch.cat([one.vector for one in expected.values()], 1), rtol=1e-5)
     with pytest.raises(ExperimentError, match="frames in one representation, found 2"):

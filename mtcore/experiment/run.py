@@ -362,15 +362,16 @@ class Experiment:
                 materials[part][one.name] = Material(one.name, part, rows, usable)
         chosen = {d.name: d for d in corpus.datasets if d.name in run.variation.datasets}
         parts = {name: self._parts(run, dataset) for name, dataset in chosen.items()}
-        lessons, places = run.builder.lessons(run.tasks)
         for name, dataset in chosen.items():
-            chains = run.builder.chains(name)
+            lessons, places = run.builder.lessons(name, run.tasks)
+            chains = run.builder.chains(name) | lessons
             for chain in chains.values():
                 chain.materials = materials
             inputs[name] = {key: target_input(dataset, chain, self.tasks[chain.task]) if chain.task else given(dataset, chain, parts[name])
-                            for key, chain in (chains | lessons).items()}
+                            for key, chain in chains.items()}
+        live = {name: run.builder.teacher(name).component.stored for name in places if run.config.teachers[name].live}
         return RunData(list(chosen.values()), run.tasks, inputs, parts, {name: corpus.groups[name] for name in chosen},
-                       run.config.seed, teachers=places)
+                       run.config.seed, teachers=places, live=live)
 
     def _input(self, dataset: Dataset, chain: Chain, parts: np.ndarray) -> Input:
         store = self.store(chain)
@@ -384,7 +385,7 @@ class Experiment:
                 if dataset.name in run.config.materials:
                     chains, parts = [run.builder.material(dataset.name)], None
                 elif dataset.name in run.variation.datasets:
-                    chains = [*run.builder.chains(dataset.name).values(), *run.builder.lessons(run.tasks)[0].values()]
+                    chains = [*run.builder.chains(dataset.name).values(), *run.builder.lessons(dataset.name, run.tasks)[0].values()]
                     parts = self._parts(run, dataset) if self.sample else None
                 else:
                     continue

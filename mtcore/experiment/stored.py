@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Callable, Mapping
+from typing import Any, Callable, Iterable, Mapping
 
 import numpy as np
 import torch
@@ -184,33 +184,38 @@ class StoredRun:
 
     # Applying ---------------------------------------------------------------------------------------------------------
 
-    def data(self, array: Array, name: str = "clip") -> RunData:
-        """One recording as the test part of a run, neither its targets known nor anything random."""
+    def data(self, arrays: Mapping[str, Array]) -> RunData:
+        """Recordings by name as the test part of a run, neither their targets known nor anything random."""
         targets = {key: np.zeros([size or 1 for size in task.shape or ()], np.float32) if task.kind == "array" else
                    NEUTRAL.get(task.kind, task.labels[:1] and task.labels[0])
                    for key, task in self.tasks.items() if task.kind != "none"}
-        dataset = Dataset(self.dataset, None, Path(), self.tasks, (Clip(name, Lazy(decode), targets),))
+        dataset = Dataset(self.dataset, None, Path(), self.tasks, tuple(Clip(name, Lazy(decode), targets) for name in arrays))
         inputs = {}
         for key, chain in self.chains.items():
-            start = Array(np.zeros(self.info["shapes"][key], np.float32)) if chain.task else array
-            stored = rounded(chain, chain.run(start, 0, chain.cut, {}))
-            inputs[key] = Input(chain, Memory(clip=replace(stored, data=stored.data.astype(np.float32))), ["clip"])
+            inputs[key] = Input(chain, Memory(), list(arrays))
+            for name, array in arrays.items():
+                start = Array(np.zeros(self.info["shapes"][key], np.float32)) if chain.task else array
+                stored = rounded(chain, chain.run(start, 0, chain.cut, {}))
+                inputs[key].store[name] = replace(stored, data=stored.data.astype(np.float32))
         scaling = {key: tuple(pair) for key, pair in self.info["scaling"].items()}
-        return RunData([dataset], self.tasks, {self.dataset: inputs}, {self.dataset: np.array([PARTS.index("test")])},
-                       {self.dataset: np.zeros(1, int)}, self.info["seed"], self.states, scaling)
+        return RunData([dataset], self.tasks, {self.dataset: inputs}, {self.dataset: np.full(len(arrays), PARTS.index("test"))},
+                       {self.dataset: np.zeros(len(arrays), int)}, self.info["seed"], self.states, scaling)
 
-    def predict(self, audio: File | Lazy | Array, heads: Mapping[str, Head] | None = None) -> dict[str, Predictions]:
+    def predict(self, audio: File | Lazy | Array) -> dict[str, Predictions]:
         """Per task what the run says of one recording: scores, and what the heads decide. Raises `ClipError` for what it cannot
         take."""
-        given = isinstance(audio, Array)
-        rows = self.data(audio if given else Array(*decode(audio)), "clip" if given else str(audio)).rows("test")
+        return self._predict({"clip": audio} if isinstance(audio, Array) else {str(audio): Array(*decode(audio))}, self.heads)
+
+    def _predict(self, arrays: Mapping[str, Array], heads: Mapping[str, Head]) -> dict[str, Predictions]:
+        rows = self.data(arrays).rows("test")
         for name, task in self.tasks.items():
-            if task.framed and task.kind == "array":  # a target as long as the rows: what has none is left out
-                last = next(a for a in (rows._array(len(rows) - 1, one) for one in rows.data.names) if a.axis is not None)
+            for c, encoded in enumerate(rows.data.encoded[self.dataset] if task.framed and task.kind == "array" else ()):
+                row = int(np.flatnonzero(rows.index[:, 1] == c)[-1])  # a target as long as the rows: what has none is left out
+                last = next(a for a in (rows._array(row, one) for one in rows.data.names) if a.axis is not None)
                 end = (last.frames[0] if last.frames else 0) + last.data.shape[-1] + round(last.by / last.axis.hop)
-                rows.data.encoded[self.dataset][0][name] = np.zeros([*(size or 1 for size in task.shape[:-1]), end], np.float32)
+                encoded[name] = np.zeros([*(size or 1 for size in task.shape[:-1]), end], np.float32)
         losses = dict.fromkeys(self.tasks, lambda raw, target, batch: raw.new_zeros(len(raw)))
-        found, _ = predict(self.model, self.heads if heads is None else heads, losses, rows, self.config["train"]["batch_size"])
+        found, _ = predict(self.model, heads, losses, rows, self.config["train"]["batch_size"])
         return {name: replace(one, targets=None, trained=None) for name, one in found.items()}
 
     def plain(self) -> list[str]:
@@ -221,17 +226,34 @@ class StoredRun:
         """What `RunOutputs` gives of a decoded recording."""
         if what in ("vector", "frames"):
             return self._represented(array, what)
-        wanted = self.plain() if what == "outputs" else [what]
-        found = self.predict(array, dict.fromkeys(self.tasks, _Raw()))
-        if self.tasks[wanted[0]].kind != "events":
-            return Array(np.concatenate([np.ravel(found[name].scores[0]) for name in wanted])[None].astype(np.float32))
-        one, rows = found[what], self.data(array).rows("test")
-        moved = next(a for a in (rows._array(0, name) for name in rows.data.names) if a.axis is not None)
-        return Array(one.scores[0][None].astype(np.float32), axis=Axis(one.hop, one.first), by=moved.by, speed=moved.speed)
+        return self.taught({"clip": array}, [what])[what]["clip"]
+
+    def taught(self, arrays: Mapping[str, Array], wanted: Iterable[str]) -> dict[str, dict[str, Array]]:
+        """By what is wanted, `outputs` or a task, the raw outputs of sounds by name, together in batches."""
+        found, given = self._predict(arrays, dict.fromkeys(self.tasks, _Raw())), {}
+        for what in wanted:
+            if what in self.tasks and self.tasks[what].kind == "events":
+                one = found[what]
+                given[what] = {name: Array(scores[None].astype(np.float32), axis=Axis(one.hop, one.first), by=by, speed=speed)
+                               for name, scores, (by, speed) in zip(arrays, one.scores, one.moved)}
+            else:
+                values = [found[name].scores.reshape(len(arrays), -1) for name in (self.plain() if what == "outputs" else [what])]
+                given[what] = {name: Array(row[None]) for name, row in zip(arrays, np.concatenate(values, 1).astype(np.float32))}
+        return given
+
+    def check_rate(self, lying: Array, heard: Array) -> None:
+        """Raise `ExperimentError` where other steps have brought a sound to a rate that the run does not hear it with."""
+        data = self.data({"clip": lying})
+        for name, chain in self.chains.items():
+            known, found = (chain.run(one, 0, 0 if chain.task else chain.extractor, data.state(0, name)).rate for one in (lying, heard))
+            if known != found or known and heard.rate < min(lying.rate, known):
+                raise ExperimentError(f"{self.folder.path}: expected sound of {min(lying.rate, known):g} Hz, which the run hears of this dataset, "
+                                      f"found {heard.rate:g} Hz behind the experiment's signal steps; where the student is to hear another rate, "
+                                      "put resample into inputs.NAME.signal")
 
     @torch.no_grad()
     def _represented(self, array: Array, what: str) -> Array:
-        rows, size = self.data(array).rows("test"), self.config["train"]["batch_size"]
+        rows, size = self.data({"clip": array}).rows("test"), self.config["train"]["batch_size"]
         if what == "frames" and len(rows) > 1:
             raise ParameterError(f"{self.folder.path}: the run sees windows of a clip, so that its frames are none of the "
                                  f"clip's; take vector")

@@ -8,18 +8,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
+from itertools import product
 from typing import Any, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
 
 from ..clip import PARTS
-from ..errors import ClipError, DataError, ExperimentError, MtcoreError
+from ..errors import ClipError, DataError, ExperimentError, MtcoreError, at
 from ..extracting.chain import Array, Chain, Draw
 from ..extracting.store import Store
 from ..plugin import Batch, SamplerIndex, Statistics, Sums, Task
 from ..reading.dataset import Dataset
-from .inputs import Input
+from ..reading.decode import decode
+from .inputs import Input, as_sound
 from .targets import dense, ragged, rasterise, stretch
 
 __all__ = ["RunData", "Rows"]
@@ -29,8 +31,9 @@ __all__ = ["RunData", "Rows"]
 class RunData:
     """Everything that one run's training and evaluation read.
 
-    inputs  by dataset, by input; those of teachers by (teacher, what it gives)
+    inputs  by dataset, by input; those of teachers by (teacher, what it gives), of live ones by (teacher, "sound") what they hear
     teachers  by teacher and task, which of these holds its raw outputs, and which values there
+    live    by teacher, the stored run that listens whenever a batch is made
     parts   by dataset, per clip: 0 train, 1 validation, 2 test, -1 unused
     """
 
@@ -43,6 +46,7 @@ class RunData:
     states: dict[tuple[str, str], dict[str, np.ndarray]] = field(default_factory=dict)
     scaling: dict[str, tuple[float, float]] = field(default_factory=dict)
     teachers: Mapping[str, Mapping[str, tuple[str, list[int]]]] = field(default_factory=dict)
+    live: Mapping[str, Any] = field(default_factory=dict)
     shapes: dict[str, tuple[int | None, ...]] = field(default_factory=dict)
 
     def __post_init__(self):
@@ -122,10 +126,11 @@ class RunData:
             raise type(error)(f"inputs.{name}, at clip {last}: {error}") from error
 
     def state(self, dataset: int, name: str) -> dict[int, dict[str, np.ndarray]]:
-        """States of one dataset's chain by position."""
+        """States of one dataset's chain by position; of what a live teacher hears, those that its steps have in an input."""
         found = {}
         for position in self.input(dataset, name).chain.fitted():
-            ident = f"{name}.{self.input(dataset, name).chain.steps[position].id}"
+            owner = name if isinstance(name, str) else next(one for one in self.names if not self.input(dataset, one).chain.task)
+            ident = f"{owner}.{self.input(dataset, name).chain.steps[position].id}"
             state = self.states.get((ident, self.datasets[dataset].name), self.states.get((ident, "")))
             if state is not None:
                 found[position] = state
@@ -170,6 +175,12 @@ class RunData:
                 raise ExperimentError(f"inputs.{name}: rows of one batch need one shape but for their length in time, found {told}. {DIFFERENT}")
             shapes[name] = next(iter(seen)) if len(seen) == 1 else (*next(iter(seen))[:-1], None)
         self.shapes = shapes
+        for (teacher, stored), (d, dataset) in product(self.live.items(), enumerate(self.datasets)):
+            one = self.input(d, (teacher, "sound"))
+            for c in np.flatnonzero(self.used[dataset.name])[:1]:
+                with at(f"teachers.{teacher}"):
+                    heard = one.chain.run(one.store.read(one.keys[c]), one.chain.cut, len(one.chain.steps), self.state(d, (teacher, "sound")))
+                    stored.check_rate(Array(*decode(dataset.clips[c].audio)), as_sound(heard))
         return shapes
 
 
@@ -281,17 +292,31 @@ class Rows(torch.utils.data.Dataset):
                 targets[name] = self._targets(task, [values[i] for i in has], [timed[i] for i in has] if timed else None, longest)
         return Batch(inputs, targets, having, [self.key(row) for row in rows],
                      {name: torch.tensor(found) for name, found in lengths.items()} if padded else None,
-                     {teacher: {name: self._taught(teacher, name, rows, timed, longest) for name in shared}
-                      for teacher, shared in self.data.teachers.items()})
+                     {teacher: {name: self._taught(name, values, said[what], timed, longest) for name, (what, values) in shared.items()}
+                      for teacher, shared in self.data.teachers.items() for said in [self._said(teacher, rows)]})
 
-    def _taught(self, teacher: str, name: str, rows: Sequence[int], timed: list[Array] | None, longest: int) -> torch.Tensor:
+    def _said(self, teacher: str, rows: Sequence[int]) -> Mapping[str, list[Array]]:
+        """Of these rows' clips, by what holds them, a teacher's raw outputs: those stored, or a live one's of what it hears now."""
+        data, index = self.data, self.index[list(rows)].tolist()
+        wanted = dict.fromkeys(what for what, _ in data.teachers[teacher].values())
+        if teacher not in data.live:
+            return {what: [one.store.read(one.keys[c]) for d, c, _ in index for one in [data.input(d, (teacher, what))]] for what in wanted}
+        sound = (teacher, "sound")  # one of a clip, or of a window that is cut out of it
+        names = [f"{self.key(row)}#{w}" if data.input(d, sound).chain.window else self.key(row) for row, (d, _, w) in zip(rows, index)]
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # as in a process of `batches`, to the same bits
+        try:
+            with at(f"teachers.{teacher}"):
+                heard = {name: as_sound(self._array(row, sound)) for name, row in dict(zip(names, rows)).items()}
+                said = data.live[teacher].taught(heard, wanted)
+        finally:
+            torch.set_num_threads(threads)
+        return {what: [found[name] for name in names] for what, found in said.items()}
+
+    def _taught(self, name: str, values: list[int], found: list[Array], timed: list[Array] | None, longest: int) -> torch.Tensor:
         """A teacher's raw outputs of these rows' clips: [batch], [batch, labels], or of events [batch, labels, frames], of each frame of the
         input the nearest. A regression's in the scale of the targets here."""
-        (what, values), task = self.data.teachers[teacher][name], self.data.tasks[name]
-        found = []
-        for d, c, _ in self.index[list(rows)].tolist():
-            one = self.data.input(d, (teacher, what))
-            found.append(one.store.read(one.keys[c]))
+        task = self.data.tasks[name]
         if task.kind == "events":
             taught = torch.zeros(len(found), len(values), longest)
             for one, array, seen in zip(taught, found, timed or ()):

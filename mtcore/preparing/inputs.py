@@ -13,7 +13,7 @@ from ..extracting.store import Store
 from ..plugin import Task
 from ..reading.dataset import Dataset
 
-__all__ = ["Input", "Material", "Memory", "target_input"]
+__all__ = ["Input", "Material", "Memory", "as_sound", "target_input"]
 
 
 @dataclass
@@ -53,6 +53,11 @@ def target_input(dataset: Dataset, chain: Chain, task: Task) -> Input:
     return Input(chain, rows, list(rows))
 
 
+def as_sound(samples: Array) -> Array:
+    """Samples as an extractor gives them, as the sound that they were."""
+    return replace(samples, rate=round(1 / samples.axis.hop, 6) if samples.axis else None, axis=None)
+
+
 @dataclass(frozen=True)
 class Material:
     """A material's clips of one part: what `Context.materials` holds under its name. `rate` in Hz is that of the step that draws."""
@@ -70,9 +75,8 @@ class Material:
         """One of the clips, float32 [channels, n]. Raises `ParameterError` where its rate is another or the part has none."""
         if not len(self.clips):
             raise ParameterError(f"material {self.name} has no clip in the {self.part} part; give it more groups")
-        found = self.input.store.read(self.input.keys[self.clips[int(rng.integers(len(self.clips)))]])
-        rate = 1 / found.axis.hop if found.axis else None  # samples, stored as an extractor gives them
-        if (rate and round(rate, 6)) != self.rate:
-            raise ParameterError(f"material {self.name} has the rate {rate} Hz, the clips have {self.rate} Hz here; put resample in front of "
+        found = as_sound(self.input.store.read(self.input.keys[self.clips[int(rng.integers(len(self.clips)))]]))
+        if found.rate != self.rate:
+            raise ParameterError(f"material {self.name} has the rate {found.rate} Hz, the clips have {self.rate} Hz here; put resample in front of "
                                  f"this step in signal.steps, which materials go through too, or into materials.{self.name}.signal")
         return found.data
