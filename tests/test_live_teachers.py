@@ -66,8 +66,15 @@ def assert_close(one, other):
 
 
 def said(teacher, sound, what="outputs"):
-    """By the teacher of one sound, labels, size and tags in this order."""
+    """By the teacher of one sound: raw outputs of labels, size and tags in this order, or of one task."""
     return StoredRun(teacher.folder.path).outputs(Array(np.asarray(sound), RATE), what).data[0]
+
+
+def assert_heard(batch, teacher):
+    for i, sound in enumerate(batch.inputs["wave"]):
+        expected = said(teacher, sound)
+        np.testing.assert_allclose(batch.teachers["big"]["label"][i], expected[:3], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(batch.teachers["big"]["tags"][i], expected[4:], rtol=1e-4, atol=1e-5)
 
 
 # What it hears ------------------------------------------------------------------------------------------------------------
@@ -86,17 +93,16 @@ def test_outside_training_nothing_is_augmented(taught, teacher, part):
     assert_close(live, stored)
 
 
-@pytest.mark.parametrize("signal", [[LOUDER], [{"use": "augment.noise", "snr": [0, 6], "p": 0.7}], ["core.mono", {"use": "augment.random_crop", "length": "0.3s"}],
-                                    [{"use": "augment.mix_noise", "material": "noise", "snr": [0, 3]}]], ids=lambda steps: steps[-1]["use"])
+@pytest.mark.parametrize("signal", [
+    [LOUDER], [{"use": "augment.noise", "snr": [0, 6], "p": 0.7}],
+    [{"use": "augment.mix_noise", "material": "noise", "snr": [0, 3]}],
+    ["core.mono", {"use": "augment.random_crop", "length": "0.3s"}]], ids=lambda steps: steps[-1]["use"])
 def test_a_live_teacher_hears_what_the_student_hears(taught, generated, teacher, signal):
     experiment = taught(teacher, signal=signal, materials={"noise": {"reader": generated(offset=500)}})
-    plain, (live, later) = batch_of(taught(teacher, live=False)), (batch_of(experiment, epoch=epoch) for epoch in (1, 2))
-    for batch in (live, later):
-        for i, sound in enumerate(batch.inputs["wave"]):
-            expected = said(teacher, sound)
-            np.testing.assert_allclose(batch.teachers["big"]["label"][i], expected[:3], rtol=1e-4, atol=1e-5)
-            np.testing.assert_allclose(batch.teachers["big"]["tags"][i], expected[4:], rtol=1e-4, atol=1e-5)
-    for one, other in ((live, plain), (live, later)):
+    plain, live, later = batch_of(taught(teacher, live=False)), batch_of(experiment), batch_of(experiment, epoch=2)
+    assert_heard(live, teacher)
+    assert_heard(later, teacher)
+    for one, other in (live, plain), (live, later):
         assert (one.teachers["big"]["label"] - other.teachers["big"]["label"]).abs().max() > 1e-3
 
 
@@ -122,8 +128,8 @@ def test_windows_of_features_have_what_is_said_of_the_whole_clip(taught, teacher
     batch = batch_of(taught(teacher, inputs=inputs), rows=range(8))
     plain = batch_of(taught(teacher))
     assert batch.clips[0] == batch.clips[3] == plain.clips[0] and batch.clips[4] == plain.clips[1]
-    for row in range(8):
-        torch.testing.assert_close(batch.teachers["big"]["label"][row], plain.teachers["big"]["label"][row // 4], rtol=1e-4, atol=1e-5)
+    for task, values in batch.teachers["big"].items():
+        torch.testing.assert_close(values, plain.teachers["big"][task][:2].repeat_interleave(4, 0), rtol=1e-4, atol=1e-5)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,34 +139,30 @@ class Halves(Preparer):
     window = True
 
     def prepare(self, context: Context) -> Prepared:
-        half = lambda shape: shape[-1] // 2  # noqa: E731
-        return context.then(lambda x, state, rng: x, count=lambda shape, state: 2, slice=lambda shape, i, state: (i * half(shape), half(shape)))
+        return context.then(lambda x, state, rng: x, count=lambda shape, state: 2,
+                            slice=lambda shape, i, state: (i * (shape[-1] // 2), shape[-1] // 2))
 
 
-def test_windows_of_sound_are_heard_each_by_itself(taught, teacher):
-    batch = batch_of(taught(teacher, signal=[LOUDER, Halves()]))
+@pytest.mark.parametrize("signal", [[Halves(), LOUDER], [LOUDER, Halves()]], ids=["drawn for each", "drawn for both"])
+def test_windows_of_sound_are_heard_each_by_itself(taught, teacher, signal):
+    batch = batch_of(taught(teacher, signal=signal))
     assert batch.clips[0] == batch.clips[1] and not torch.equal(batch.inputs["wave"][0], batch.inputs["wave"][1])
-    for i, sound in enumerate(batch.inputs["wave"]):
-        np.testing.assert_allclose(batch.teachers["big"]["label"][i], said(teacher, sound)[:3], rtol=1e-4, atol=1e-5)
+    assert_heard(batch, teacher)
 
 
 def test_fitted_steps_of_the_signal_have_the_student_s_state(taught, generated, teacher):
-    data = {"a": {"reader": generated(chosen=TASKS, clips_=18)}, "b": {"reader": generated(chosen=TASKS, clips_=12, seconds=0.9, offset=200)}}
-    experiment = taught(teacher, datasets=data, signal=[{"use": "core.crop_or_pad", "length": "max", "where": "center"}, LOUDER],
-                        teachers={"big": {"run": str(teacher.folder.path), "live": True}})
-    batch = batch_of(experiment)
+    data = {"a": {"reader": generated(chosen=TASKS, clips_=18)},
+            "b": {"reader": generated(chosen=TASKS, clips_=12, seconds=0.9, offset=200)}}
+    batch = batch_of(taught(teacher, datasets=data, signal=[{"use": "core.crop_or_pad", "length": "max"}, LOUDER]))
     assert batch.inputs["wave"].shape == (6, 1, 1800)
-    for i, sound in enumerate(batch.inputs["wave"]):
-        np.testing.assert_allclose(batch.teachers["big"]["label"][i], said(teacher, sound)[:3], rtol=1e-4, atol=1e-5)
+    assert_heard(batch, teacher)
 
 
 def test_datasets_may_have_signal_steps_of_their_own(taught, generated, teacher):
     data = {"a": {"reader": generated(chosen=TASKS), "signal": [LOUDER]}, "b": {"reader": generated(chosen=TASKS, offset=300)}}
     rows = taught(teacher, datasets=data).runs()[0].data().rows("train")
     chosen = [next(i for i in range(len(rows)) if rows.key(i).startswith(dataset)) for dataset in "ab"]
-    batch = rows.batch(chosen)
-    for i, sound in enumerate(batch.inputs["wave"]):
-        np.testing.assert_allclose(batch.teachers["big"]["label"][i], said(teacher, sound)[:3], rtol=1e-4, atol=1e-5)
+    assert_heard(rows.batch(chosen), teacher)
 
 
 def test_the_teacher_s_own_random_steps_are_off(taught, trained):
@@ -205,6 +207,18 @@ def test_a_run_that_is_cut_off_ends_like_an_uninterrupted_one_whoever_prepares_b
     assert_same(continued, whole)
 
 
+def test_the_teacher_s_network_has_one_thread_as_in_a_process_that_prepares_batches(taught, teacher, monkeypatch):
+    seen, whole = [], StoredRun.taught
+    monkeypatch.setattr(StoredRun, "taught", lambda *given: seen.append(torch.get_num_threads()) or whole(*given))
+    experiment, before = taught(teacher), torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        batch_of(experiment)
+        assert seen == [1] and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_live_is_part_of_a_run_s_identity_and_it_answers_for_its_teacher(taught, teacher, generated):
     [live], [stored] = (taught(teacher, live, signal=[LOUDER], chosen=("size",)).runs() for live in (True, False))
     assert live.identity != stored.identity
@@ -223,17 +237,22 @@ def test_a_live_teacher_that_has_trained_on_what_is_tested_is_refused(taught, tr
         taught(teacher, split=ONE | {"seed": 5}).runs()
 
 
-@pytest.mark.parametrize(("own", "rate", "wrong"), [([], 1000, "1000"), ([], 4000, "4000"), ([{"use": "features.resample", "rate": 2000}], 1000, "1000"),
-                                                    ([{"use": "features.resample", "rate": 2000}], 4000, None),
-                                                    ([{"use": "features.resample", "rate": 1000}], 1000, None)])
-def test_sound_of_a_rate_that_the_teacher_does_not_know_is_refused(taught, trained, own, rate, wrong):
-    mel = {"main": {"extractor": {"use": "features.logmel", "filters": 8}, "signal": own}}  # of any rate the same shape
-    teacher = trained(inputs=mel)
-    student = taught(teacher, signal=[{"use": "features.resample", "rate": rate}, LOUDER])
-    if wrong is None:
-        assert student.check() and student.run()[0].done
-        return
-    expected = f"teachers.big: .*expected sound of 2000 Hz, .*found {wrong} Hz.*put resample into inputs.NAME.signal"
+def of_rates(taught, trained, own, rate):
+    """A student that hears 2000 Hz as `rate`, of a teacher that makes `own` of it, or leaves it."""
+    mel = {"use": "features.logmel", "filters": 8}  # of one shape at any rate
+    teacher = trained(inputs={"main": {"extractor": mel, "signal": [{"use": "features.resample", "rate": own}] if own else []}})
+    return taught(teacher, signal=[{"use": "features.resample", "rate": rate}, LOUDER])
+
+
+@pytest.mark.parametrize(("own", "rate"), [(None, 1000), (None, 4000), (2000, 1000), (4000, 1000)])
+def test_sound_of_a_rate_that_the_teacher_does_not_know_is_refused(taught, trained, own, rate):
+    student, told = of_rates(taught, trained, own, rate), f"expected sound of 2000 Hz, .*found {rate} Hz.*into inputs.NAME.signal"
     for call in (student.check, student.run):
-        with pytest.raises(ExperimentError, match=expected):
+        with pytest.raises(ExperimentError, match=f"teachers.big: .*{told}"):
             call()
+
+
+@pytest.mark.parametrize(("own", "rate"), [(2000, 4000), (1000, 1000), (1000, 4000)])
+def test_a_teacher_that_resamples_hears_sound_of_any_rate_that_holds_what_it_needs(taught, trained, own, rate):
+    student = of_rates(taught, trained, own, rate)
+    assert student.check() and student.run()[0].done

@@ -71,8 +71,8 @@ class Builder:
         return step
 
     def teacher(self, name: str, what: str = "outputs") -> Step:
-        value = {key: value for key, value in vars(self.config.teachers[name]).items() if key != "live"}
-        return self._extractor({"use": "core.run", "what": what, **value}, f"teachers.{name}")
+        said = {key: value for key, value in vars(self.config.teachers[name]).items() if key != "live"}
+        return self._extractor({"use": "core.run", "what": what, **said}, f"teachers.{name}")
 
     def lessons(self, dataset: str, tasks: Mapping[str, Task]
                 ) -> tuple[dict[tuple[str, str], Chain], dict[str, dict[str, tuple[str, list[int]]]]]:
@@ -94,9 +94,8 @@ class Builder:
                 order = [0] if task.kind in ("binary", "regression") else [theirs.labels.index(label) for label in task.labels]
                 places.setdefault(name, {})[task.name] = what, [starts.get(task.name, 0) + index for index in order]
                 if self.config.teachers[name].live:
-                    common = self._common(dataset)
-                    chains[name, "sound"] = Chain((*common, self.registry.make_step("core.waveform", kinds=("extractor",))), len(common),
-                                                  self.config.extract.dtype)
+                    common, samples = self._common(dataset), self.registry.make_step("core.waveform", kinds=("extractor",))
+                    chains[name, "sound"] = Chain((*common, samples), len(common), self.config.extract.dtype)
                 else:
                     chains[name, what] = Chain((self.teacher(name, what),))
         return chains, places

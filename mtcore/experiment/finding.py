@@ -24,8 +24,7 @@ def finished(folder: RunFolder) -> dict[str, Any]:
     if not info:
         raise ExperimentError(f"{folder.path}: expected the folder of a run, found no run.json in it")
     if info["status"] != "done":
-        raise ExperimentError(f"{folder.path}: expected a run that is done, found one that is {info['status']}; `mtcore run` "
-                              f"finishes it")
+        raise ExperimentError(f"{folder.path}: expected a run that is done, found one that is {info['status']}; `mtcore run` finishes it")
     return info
 
 
@@ -51,9 +50,8 @@ def trained_on(folder: Path) -> list[Stretch]:
         with np.load(path, allow_pickle=False) as arrays:
             return [(row.tobytes().hex(), *span) for row, span in zip(arrays["digest"], arrays["span"].tolist())]
     except (OSError, ValueError, KeyError) as error:
-        raise ExperimentError(f"{path}: expected digests of what the run has trained on, found {type(error).__name__}: "
-                              f"{error}; run it "
-                              "again") from error
+        raise ExperimentError(f"{path}: expected digests of what the run has trained on, found {type(error).__name__}: {error}; "
+                              "run it again") from error
 
 
 def _leaked(folder: Path, held: Mapping[str, Stretch]) -> list[str]:
@@ -81,10 +79,8 @@ def find_run(place: Path, fold: int, held: Mapping[str, Stretch], path: str) -> 
         return allowed[0]
     if len(runs) == 1:
         clips = leaks[runs[0]]
-        raise LeakError(f"{path}: {runs[0]} has trained on {len(clips)} clips that are validated or tested here in fold "
-                        f"{fold + 1}: "
-                        f"{', '.join(clips[:5])}{', …' if len(clips) > 5 else ''}; take a run that has the same parts, or "
-                        f"another split")
+        raise LeakError(f"{path}: {runs[0]} has trained on {len(clips)} clips that are validated or tested here in fold {fold + 1}: "
+                        f"{', '.join(clips[:5])}{', …' if len(clips) > 5 else ''}; take a run that has the same parts, or another split")
     names = ", ".join(run.name for run in allowed)
     told = f"{len(allowed)}: {names}; a pattern such as {place.name}/all-* names some" if allowed else "none"
     seen = "".join(f"\n  {run.name} has trained on {', '.join(clips[:3])}" for run, clips in leaks.items() if clips)

@@ -105,9 +105,8 @@ class StoredRun:
         values = dict(described)
         name, revision, source = values["use"], values.pop("revision", 1), values.pop("source", None)
         if ":" in name and not self.trust:
-            raise ExperimentError(f"{self.folder.path}: {path} is {name}, code that does not belong to a plugin; only with "
-                                  f"--trust is it "
-                                  "imported out of a run folder")
+            raise ExperimentError(f"{self.folder.path}: {path} is {name}, code that does not belong to a plugin; only with --trust "
+                                  "is it imported out of a run folder")
         for key, value in values.items():
             if isinstance(value, dict) and "use" in value:
                 values[key] = self.make(_kind_of(kind, name, key), value, f"{path}.{key}")  # a component within this one
@@ -124,9 +123,8 @@ class StoredRun:
                 found = get_registry().make(kind, values, path, search)
         if found.revision != revision or source not in (None, found.described().get("source")):
             raise DataError(f"{self.folder.path}: {path}: trained with {name} of revision {source or revision}, found "
-                            f"{found.described().get('source', found.revision)}, which gives other values; install what "
-                            f"run.json names under "
-                            "versions, or train again")
+                            f"{found.described().get('source', found.revision)}, which gives other values; install what run.json "
+                            "names under versions, or train again")
         return found
 
     def _inner(self, digest: str) -> str:
@@ -165,9 +163,8 @@ class StoredRun:
         with torch.random.fork_rng(devices=[]):
             if set(config) == {"module"}:
                 if not self.trust:
-                    raise ExperimentError(f"{self.folder.path}: model.module is {config['module']}, code that does not belong "
-                                          f"to a plugin; "
-                                          "only with --trust is it imported out of a run folder")
+                    raise ExperimentError(f"{self.folder.path}: model.module is {config['module']}, code that does not belong to a "
+                                          "plugin; only with --trust is it imported out of a run folder")
                 model = resolve_target(config["module"], search=Path.cwd())(shapes, self.tasks)
             else:
                 takes = {name: one["inputs"] for name, one in config.items()}
@@ -237,19 +234,21 @@ class StoredRun:
                 given[what] = {name: Array(scores[None].astype(np.float32), axis=Axis(one.hop, one.first), by=by, speed=speed)
                                for name, scores, (by, speed) in zip(arrays, one.scores, one.moved)}
             else:
-                values = [found[name].scores.reshape(len(arrays), -1) for name in (self.plain() if what == "outputs" else [what])]
-                given[what] = {name: Array(row[None]) for name, row in zip(arrays, np.concatenate(values, 1).astype(np.float32))}
+                tasks = self.plain() if what == "outputs" else [what]
+                joined = np.concatenate([found[name].scores.reshape(len(arrays), -1) for name in tasks], 1).astype(np.float32)
+                given[what] = {name: Array(row[None]) for name, row in zip(arrays, joined)}
         return given
 
     def check_rate(self, lying: Array, heard: Array) -> None:
-        """Raise `ExperimentError` where other steps have brought a sound to a rate that the run does not hear it with."""
+        """Raise `ExperimentError` where an experiment's steps have brought a sound to a rate that the run cannot use."""
         data = self.data({"clip": lying})
         for name, chain in self.chains.items():
-            known, found = (chain.run(one, 0, 0 if chain.task else chain.extractor, data.state(0, name)).rate for one in (lying, heard))
-            if known != found or known and heard.rate < min(lying.rate, known):
-                raise ExperimentError(f"{self.folder.path}: expected sound of {min(lying.rate, known):g} Hz, which the run hears of this dataset, "
-                                      f"found {heard.rate:g} Hz behind the experiment's signal steps; where the student is to hear another rate, "
-                                      "put resample into inputs.NAME.signal")
+            if not chain.task:
+                own, found = (chain.run(one, 0, chain.extractor, data.state(0, name)).rate for one in (lying, heard))
+                if own != found or own and heard.rate < min(lying.rate, own):
+                    raise ExperimentError(f"{self.folder.path}: expected sound of {min(lying.rate, own):g} Hz, as this run hears "
+                                          f"it from disk, found {heard.rate:g} Hz behind the experiment's signal steps; where the "
+                                          "student alone is to hear that, put resample into inputs.NAME.signal")
 
     @torch.no_grad()
     def _represented(self, array: Array, what: str) -> Array:
@@ -270,8 +269,8 @@ class StoredRun:
         framed = [one for one in found if one.frames is not None]
         timed = [a for a in (rows._array(0, name) for name in rows.data.names) if a.axis is not None]
         if len(framed) != 1 or not timed:
-            raise ParameterError(f"{self.folder.path}: expected a model with frames in one representation, found "
-                                 f"{len(framed)}; take vector")
+            raise ParameterError(f"{self.folder.path}: expected a model with frames in one representation, found {len(framed)}; "
+                                 "take vector")
         (hop, first), stride = timed[0].axis, framed[0].stride
         axis = Axis(hop * stride, first + hop * (stride - 1) / 2)
         return Array(framed[0].frames.numpy(), axis=axis, by=timed[0].by, speed=timed[0].speed)
@@ -334,9 +333,8 @@ class RunOutputs(Extractor):
                                   f"been trained again")
         known = [name for name, task in found.tasks.items() if task.kind in (*PLAIN, "events")]
         if self.what not in ("vector", "frames", "outputs", *known):
-            raise ExperimentError(f"{folder.path}: expected vector, frames, outputs or one of its tasks "
-                                  f"{', '.join(known)}; "
-                                  f"found {self.what!r}")
+            raise ExperimentError(f"{folder.path}: expected vector, frames, outputs or one of its tasks {', '.join(known)}; found "
+                                  f"{self.what!r}")
         return found
 
     def parameters(self) -> dict[str, Any]:

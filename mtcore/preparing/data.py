@@ -158,7 +158,7 @@ class RunData:
 
     def check_shapes(self) -> dict[str, tuple[int | None, ...]]:
         """Shape of a row of each input, None for a length in time that differs: looks at the shortest and longest stored array of each
-        dataset. Raises `ExperimentError` where rows differ in anything else."""
+        dataset. Raises `ExperimentError` where rows differ in anything else, or live teachers do not know the rate of what they hear."""
         shapes = {}
         for name in self.names:
             seen: dict[tuple, tuple[str, Array]] = {}
@@ -175,12 +175,12 @@ class RunData:
                 raise ExperimentError(f"inputs.{name}: rows of one batch need one shape but for their length in time, found {told}. {DIFFERENT}")
             shapes[name] = next(iter(seen)) if len(seen) == 1 else (*next(iter(seen))[:-1], None)
         self.shapes = shapes
-        for (teacher, stored), (d, dataset) in product(self.live.items(), enumerate(self.datasets)):
-            one = self.input(d, (teacher, "sound"))
+        for teacher, (d, dataset) in product(self.live, enumerate(self.datasets)):
+            one, state = self.input(d, (teacher, "sound")), self.state(d, (teacher, "sound"))
             for c in np.flatnonzero(self.used[dataset.name])[:1]:
                 with at(f"teachers.{teacher}"):
-                    heard = one.chain.run(one.store.read(one.keys[c]), one.chain.cut, len(one.chain.steps), self.state(d, (teacher, "sound")))
-                    stored.check_rate(Array(*decode(dataset.clips[c].audio)), as_sound(heard))
+                    heard = one.chain.run(one.store.read(one.keys[c]), one.chain.cut, len(one.chain.steps), state)
+                    self.live[teacher].check_rate(Array(*decode(dataset.clips[c].audio)), as_sound(heard))
         return shapes
 
 
@@ -292,17 +292,19 @@ class Rows(torch.utils.data.Dataset):
                 targets[name] = self._targets(task, [values[i] for i in has], [timed[i] for i in has] if timed else None, longest)
         return Batch(inputs, targets, having, [self.key(row) for row in rows],
                      {name: torch.tensor(found) for name, found in lengths.items()} if padded else None,
-                     {teacher: {name: self._taught(name, values, said[what], timed, longest) for name, (what, values) in shared.items()}
+                     {teacher: {name: self._taught(name, values, said[what], timed, longest)
+                                for name, (what, values) in shared.items()}
                       for teacher, shared in self.data.teachers.items() for said in [self._said(teacher, rows)]})
 
     def _said(self, teacher: str, rows: Sequence[int]) -> Mapping[str, list[Array]]:
-        """Of these rows' clips, by what holds them, a teacher's raw outputs: those stored, or a live one's of what it hears now."""
-        data, index = self.data, self.index[list(rows)].tolist()
+        """Of these rows' clips, by what holds them, a teacher's raw outputs: those stored, or what a live one says now."""
+        data, index, sound = self.data, self.index[list(rows)].tolist(), (teacher, "sound")
         wanted = dict.fromkeys(what for what, _ in data.teachers[teacher].values())
         if teacher not in data.live:
-            return {what: [one.store.read(one.keys[c]) for d, c, _ in index for one in [data.input(d, (teacher, what))]] for what in wanted}
-        sound = (teacher, "sound")  # one of a clip, or of a window that is cut out of it
-        names = [f"{self.key(row)}#{w}" if data.input(d, sound).chain.window else self.key(row) for row, (d, _, w) in zip(rows, index)]
+            return {what: [one.store.read(one.keys[c]) for d, c, _ in index for one in [data.input(d, (teacher, what))]]
+                    for what in wanted}
+        names = [self.key(row) if data.input(d, sound).chain.window is None else f"{self.key(row)}#{w}"
+                 for row, (d, _, w) in zip(rows, index)]
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # as in a process of `batches`, to the same bits
         try:
