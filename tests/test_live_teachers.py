@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +14,7 @@ import torch
 
 from mtcore.errors import ExperimentError, LeakError
 from mtcore.experiment.finding import trained_on
+from mtcore.experiment.run import Experiment
 from mtcore.experiment.stored import StoredRun
 from mtcore.extracting.chain import Array
 from mtcore.plugin import Context, Prepared, Preparer
@@ -225,6 +230,59 @@ def test_live_is_part_of_a_run_s_identity_and_it_answers_for_its_teacher(taught,
     data = {"b": {"reader": generated(offset=100)}}
     [run] = taught(teacher, datasets=data).run()
     assert set(trained_on(teacher.folder.path)) < set(trained_on(run.folder.path))
+
+
+FILE = """
+name = "{name}"
+[datasets.tones]
+reader = {{use = "core.tones", count = 24}}
+[signal]
+steps = ["core.mono"{noise}]
+[inputs.main]
+extractor = {{use = "core.spectrogram", hop = 0.05}}
+steps = ["core.standardize"]
+[split]
+folds = 1
+validation = 0.2
+[model]
+trunk = {{use = "core.cnn", channels = [4], batch_norm = false}}
+[train]
+epochs = 1
+batch_size = 4
+accumulate = {accumulate}
+optimizer = {{use = "sgd", lr = 0.01}}
+[report]
+reporters = []
+"""
+TAUGHT = """
+[teachers]
+live = {run = "runs/teacher", live = true}
+stored = {run = "runs/teacher"}
+[tasks]
+timbre.loss = {use = "losses.distill", teacher = "live"}
+pitch.loss = {use = "losses.distill", teacher = "stored"}
+"""
+
+
+def test_two_processes_have_the_teachers_that_one_has(tmp_path):
+    """Each listens for itself, to what it extracts and to its own batches."""
+    noise = ', {use = "augment.noise", snr = [0, 6]}'
+    files = {name: tmp_path / f"{name}.toml" for name in ("teacher", "one", "two")}
+    for name, path in files.items():
+        taught = "" if name == "teacher" else TAUGHT
+        path.write_text(FILE.format(name=name, noise=noise if taught else "", accumulate=2 if name == "one" else 1) + taught)
+    for name in ("teacher", "one"):
+        Experiment.from_file(files[name], cache=tmp_path / name).run()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={port}", "-m", "mtcore"]
+    done = subprocess.run([*start, "run", files["two"]], capture_output=True, text=True, timeout=200,
+                          env={**os.environ, "OMP_NUM_THREADS": "1", "MTCORE_CACHE": str(tmp_path / "two")})
+    assert done.returncode == 0, done.stderr
+    one, two = (load_checkpoint(path)["model"] for name in ("one", "two")
+                for path in (tmp_path / "runs" / name).glob("run*/checkpoints/last.pt"))
+    assert all(torch.allclose(value, two[name], atol=1e-5) for name, value in one.items())
 
 
 # Errors -------------------------------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from ..runfolder import RunFolder
 from ..training.evaluate import predict
 from ..training.gradient import load_checkpoint
 from ..training.model import build_model
+from ..training.processes import Processes
 from .finding import finished
 
 __all__ = ["RunOutputs", "StoredRun", "task_info"]
@@ -48,6 +49,13 @@ class _Absent:
 
     def draw(self, rng: Any) -> Any:
         raise ExperimentError("a step draws from a material in the test part, and materials do not lie with a run")
+
+
+class _Alone(Processes):
+    """Each process asks a stored run for itself."""
+
+    def __init__(self):
+        self.count, self.rank = 1, 0
 
 
 class _Raw(Head):
@@ -212,7 +220,7 @@ class StoredRun:
                 end = (last.frames[0] if last.frames else 0) + last.data.shape[-1] + round(last.by / last.axis.hop)
                 encoded[name] = np.zeros([*(size or 1 for size in task.shape[:-1]), end], np.float32)
         losses = dict.fromkeys(self.tasks, lambda raw, target, batch: raw.new_zeros(len(raw)))
-        found, _ = predict(self.model, heads, losses, rows, self.config["train"]["batch_size"])
+        found, _ = predict(self.model, heads, losses, rows, self.config["train"]["batch_size"], processes=_Alone())
         return {name: replace(one, targets=None, trained=None) for name, one in found.items()}
 
     def plain(self) -> list[str]:

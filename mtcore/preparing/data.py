@@ -21,8 +21,7 @@ from ..extracting.store import Store
 from ..plugin import Batch, SamplerIndex, Statistics, Sums, Task
 from ..reading.dataset import Dataset
 from ..reading.decode import decode
-from .inputs import Input, as_sound
-from .targets import dense, ragged, rasterise, stretch
+from .inputs import Input, as_sound, dense, lesson, ragged, rasterise, stretch
 
 __all__ = ["RunData", "Rows"]
 
@@ -292,9 +291,12 @@ class Rows(torch.utils.data.Dataset):
                 targets[name] = self._targets(task, [values[i] for i in has], [timed[i] for i in has] if timed else None, longest)
         return Batch(inputs, targets, having, [self.key(row) for row in rows],
                      {name: torch.tensor(found) for name, found in lengths.items()} if padded else None,
-                     {teacher: {name: self._taught(name, values, said[what], timed, longest)
-                                for name, (what, values) in shared.items()}
-                      for teacher, shared in self.data.teachers.items() for said in [self._said(teacher, rows)]})
+                     {teacher: self._lessons(teacher, rows, timed, longest) for teacher in self.data.teachers})
+
+    def _lessons(self, teacher: str, rows: Sequence[int], timed: list[Array] | None, longest: int) -> dict[str, torch.Tensor]:
+        data, said = self.data, self._said(teacher, rows)
+        return {name: lesson(data.tasks[name], values, said[what], timed, longest, *data.scaling.get(name, ()))
+                for name, (what, values) in data.teachers[teacher].items()}
 
     def _said(self, teacher: str, rows: Sequence[int]) -> Mapping[str, list[Array]]:
         """Of these rows' clips, by what holds them, a teacher's raw outputs: those stored, or what a live one says now."""
@@ -314,25 +316,6 @@ class Rows(torch.utils.data.Dataset):
         finally:
             torch.set_num_threads(threads)
         return {what: [found[name] for name in names] for what, found in said.items()}
-
-    def _taught(self, name: str, values: list[int], found: list[Array], timed: list[Array] | None, longest: int) -> torch.Tensor:
-        """A teacher's raw outputs of these rows' clips: [batch], [batch, labels], or of events [batch, labels, frames], of each frame of the
-        input the nearest. A regression's in the scale of the targets here."""
-        task = self.data.tasks[name]
-        if task.kind == "events":
-            taught = torch.zeros(len(found), len(values), longest)
-            for one, array, seen in zip(taught, found, timed or ()):
-                frame = np.arange(seen.data.shape[-1]) + (seen.frames[0] if seen.frames else 0)
-                seconds = (frame * seen.axis.hop + seen.axis.first) / seen.speed + seen.by
-                place = ((seconds - array.by) * array.speed - array.axis.first) / array.axis.hop
-                nearest = np.clip(np.rint(place), 0, array.data.shape[-1] - 1).astype(int)
-                one[:, :len(frame)] = torch.from_numpy(array.data[0][values][:, nearest])
-            return taught
-        taught = torch.from_numpy(np.stack([array.data[0][values] for array in found]))
-        if task.kind == "regression":
-            mean, deviation = self.data.scaling[name]
-            taught = (taught - mean) / deviation
-        return taught[:, 0] if task.kind in ("binary", "regression") else taught
 
     def _at_once(self, name: str, rows: Sequence[int]) -> tuple[torch.Tensor, list[Array]] | None:
         """Rows read straight into the batch's memory, and what follows the store applied to all of them together; None where a step draws,
