@@ -17,7 +17,7 @@ from mtcore.experiment.finding import trained_on
 from mtcore.experiment.run import Experiment
 from mtcore.experiment.stored import StoredRun
 from mtcore.extracting.chain import Array
-from mtcore.plugin import Context, Prepared, Preparer
+from mtcore.plugin import Clip, Context, Lazy, Prepared, Preparer, Reader, Task
 from mtcore.training.gradient import GradientRun, load_checkpoint
 
 RATE = 2000
@@ -174,6 +174,37 @@ def test_the_teacher_s_own_random_steps_are_off(taught, trained):
     crop = {"use": "augment.random_crop", "length": 20}
     teacher = trained(signal={"steps": [LOUDER]}, inputs={"main": SPECTROGRAM | {"steps": ["core.standardize", crop]}})
     assert_close(batch_of(taught(teacher)), batch_of(taught(teacher, live=False)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Levels(Reader):
+    """Noise of many lengths; its level per frame is a task of kind array."""
+
+    generated = True
+    first: int = 0
+
+    def tasks(self, root):
+        return [Task.multiclass("loudness", ("quiet", "loud")), Task.array("level", (1, None))]
+
+    def clips(self, root):
+        for i in range(self.first, self.first + 24):
+            targets = {"loudness": ("quiet", "loud")[i % 2], "level": np.full((1, 20 + i % 5), i % 2, np.float32)}
+            yield Clip(f"c{i}", Lazy(noise, (i,), key=f"live-levels-{i}"), targets)
+
+
+def noise(number):
+    return (0.1 + number % 2) * np.random.default_rng(number).uniform(-0.5, 0.5, (1, 500 + 60 * (number % 5))), RATE
+
+
+def test_clips_of_many_lengths_and_windows_are_heard_together_as_one_by_one(trained, taught):
+    """By a teacher with arrays per frame, too, which are nothing to learn from."""
+    steps = ["core.standardize", {"use": "features.window", "length": "0.1s", "hop": "0.05s"}]
+    teacher = trained(datasets={"a": {"reader": Levels()}}, tasks={"level": {"head": "core.array"}}, train=SHORT | {"batch_size": 5},
+                      inputs={"main": SPECTROGRAM | {"steps": steps}}, model={"trunk": {"use": "core.cnn", "channels": [4], "stride": 1}})
+    other = {"datasets": {"b": {"reader": Levels(first=100), "tasks": ["loudness"]}}}
+    live, stored = (batch_of(taught(teacher, live, **other), rows=range(10)) for live in (True, False))
+    assert_close(live, stored)
+    assert live.teachers["big"]["loudness"].shape == (10, 2) and live.teachers["big"]["loudness"].std(0).min() > 1e-3
 
 
 # Runs ---------------------------------------------------------------------------------------------------------------------

@@ -249,6 +249,7 @@ class StoredRun:
 
     def check_rate(self, lying: Array, heard: Array) -> None:
         """Raise `ExperimentError` where an experiment's steps have brought a sound to a rate that the run cannot use."""
+        self.model  # made here, before processes that prepare batches ask for it
         data = self.data({"clip": lying})
         for name, chain in self.chains.items():
             if not chain.task:
