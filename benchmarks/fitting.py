@@ -23,7 +23,8 @@ from mtcore.extracting.chain import Array, Chain
 from mtcore.extracting.store import Store, write_shard
 from mtcore.plugin import Axis, Context, Task
 from mtcore.plugin.registry import get_registry
-from mtcore.preparing.data import Input, RunData
+from mtcore.preparing.data import RunData
+from mtcore.preparing.inputs import Input
 
 
 def timed(function, *arguments):

@@ -16,8 +16,9 @@ from click.testing import CliRunner
 from mtcore.builtin.examples import make_csv
 from mtcore.cli import main
 from mtcore.errors import ExperimentError, LeakError
+from mtcore.experiment.finding import trained_on
 from mtcore.experiment.run import Experiment
-from mtcore.experiment.stored import RunOutputs, StoredRun, trained_on
+from mtcore.experiment.stored import RunOutputs, StoredRun
 from mtcore.extracting.chain import Array
 from mtcore.plugin import Clip, File, Lazy, Reader, Task
 from mtcore.reading.decode import decode
@@ -347,7 +348,7 @@ def test_clips_of_any_length_and_several_trunks(make, generated):
     sound, rate = clip(run, name).load(*clip(run, name).args)
     vector = stored.outputs(Array(sound, rate), "vector").data
     with torch.no_grad():
-        batch = stored.data(Array(sound, rate)).rows("test").batch([0])
+        batch = stored.data({"clip": Array(sound, rate)}).rows("test").batch([0])
         expected = stored.model(batch.inputs, batch.lengths, batch.rows).representation
     np.testing.assert_allclose(vector, torch.cat([one.vector for one in expected.values()], 1), rtol=1e-5)
     with pytest.raises(ExperimentError, match="frames in one representation, found 2"):

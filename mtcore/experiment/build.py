@@ -45,17 +45,21 @@ class Builder:
         if config.inputs[name].task:
             steps = self._steps(value["steps"], path["steps"], "feature")
             return Chain((self.registry.make_step("core.waveform", kinds=("extractor",)), *steps), task=config.inputs[name].task)
-        before = self._steps(config.datasets[dataset].signal, f"datasets.{dataset}.signal", "signal")
-        common = self._steps(config.signal.steps, "signal.steps", "signal")
+        common = self._common(dataset)
         own = self._steps(value["signal"], path["signal"], "signal")
         extractor = self._extractor(value["extractor"], path["extractor"])
         features = self._steps(value["steps"], path["steps"], "feature")
-        steps = (*before, *common, *own, extractor, *features)
+        steps = (*common, *own, extractor, *features)
         ids = [step.id for step in steps]
         twice = sorted({ident for ident in ids if ids.count(ident) > 1})
         if twice:
             raise ExperimentError(f"inputs.{name}: two steps have the id {twice[0]!r}; give one another `id`")
-        return Chain(steps, shared=len(before) + len(common), dtype=config.extract.dtype)
+        return Chain(steps, shared=len(common), dtype=config.extract.dtype)
+
+    def _common(self, dataset: str) -> list[Step]:
+        """The signal steps of all inputs of a dataset, which live teachers hear, too."""
+        return [*self._steps(self.config.datasets[dataset].signal, f"datasets.{dataset}.signal", "signal"),
+                *self._steps(self.config.signal.steps, "signal.steps", "signal")]
 
     def _extractor(self, value: Any, path: str) -> Step:
         if isinstance(value, Mapping) and value.get("use") in ("core.run", "run") and isinstance(value.get("run"), str):
@@ -67,11 +71,13 @@ class Builder:
         return step
 
     def teacher(self, name: str, what: str = "outputs") -> Step:
-        return self._extractor({"use": "core.run", "what": what, **vars(self.config.teachers[name])}, f"teachers.{name}")
+        said = {key: value for key, value in vars(self.config.teachers[name]).items() if key != "live"}
+        return self._extractor({"use": "core.run", "what": what, **said}, f"teachers.{name}")
 
-    def lessons(self, tasks: Mapping[str, Task]) -> tuple[dict[tuple[str, str], Chain], dict[str, dict[str, tuple[str, list[int]]]]]:
-        """Chains of the teachers' raw outputs by (teacher, what), and by teacher and task that it shares with the run, what holds
-        the task and where its values lie there."""
+    def lessons(self, dataset: str, tasks: Mapping[str, Task]
+                ) -> tuple[dict[tuple[str, str], Chain], dict[str, dict[str, tuple[str, list[int]]]]]:
+        """Chains of the teachers' raw outputs by (teacher, what), of the sound that a live one hears by (teacher, "sound"), and by
+        teacher and task that it shares with the run, what holds the task and where its values lie there."""
         chains, places = {}, {}
         for name in self.config.teachers:
             stored = self.teacher(name).component.stored
@@ -87,7 +93,11 @@ class Builder:
                 what = task.name if task.kind == "events" else "outputs"
                 order = [0] if task.kind in ("binary", "regression") else [theirs.labels.index(label) for label in task.labels]
                 places.setdefault(name, {})[task.name] = what, [starts.get(task.name, 0) + index for index in order]
-                chains[name, what] = Chain((self.teacher(name, what),))
+                if self.config.teachers[name].live:
+                    common, samples = self._common(dataset), self.registry.make_step("core.waveform", kinds=("extractor",))
+                    chains[name, "sound"] = Chain((*common, samples), len(common), self.config.extract.dtype)
+                else:
+                    chains[name, what] = Chain((self.teacher(name, what),))
         return chains, places
 
     def chains(self, dataset: str) -> dict[str, Chain]:
@@ -212,7 +222,8 @@ class Builder:
             "inputs": {name: {"task": one.task, "steps": [*map(self._step, self.chain(datasets[0], name).steps)]} if one.task else
                        {dataset: [self._step(step) for step in self.chain(dataset, name).steps] for dataset in datasets}
                        for name, one in config.inputs.items()},
-            **({"teachers": {name: self.teacher(name).described() for name in config.teachers}} if config.teachers else {}),
+            **({"teachers": {name: self.teacher(name).described() | ({"live": True} if one.live else {})
+                                for name, one in config.teachers.items()}} if config.teachers else {}),
             **({"materials": {name: {"reader": self.make("reader", one.reader, f"materials.{name}.reader").described(), "group": one.group,
                                      "steps": [self._step(step) for step in self.material(name).steps]}
                               for name, one in config.materials.items()}} if config.materials else {}),

@@ -11,7 +11,7 @@ from ..clip import PARTS
 from ..errors import at
 from ..extracting.chain import Chain
 from ..extracting.fill import array_of
-from ..preparing.data import Input, Memory
+from ..preparing.inputs import Input, Memory
 from ..progress import Progress
 from ..reading.dataset import Dataset
 from ..streams import stream
@@ -72,7 +72,7 @@ def _check_run(experiment: Experiment, run: Run, clips: int) -> list[str]:
     predictions, means = predict(model, setup.heads, setup.losses, rows, len(batch.clips))
     for text in check_watched(setup.watched, figures(predictions, means, setup.metrics)):
         lines.append(f"warning: {run.variation.name}: of these few clips, {text}")
-    rates = sorted({rate for inputs in data.inputs.values() for one in inputs.values() for rate in one.chain.rates})
+    rates = sorted({rate for inputs in data.inputs.values() for name in data.names for rate in inputs[name].chain.rates})
     if len(rates) > 1:
         lines.append(f"warning: {run.variation.name}: recordings come to the extractor with {', '.join(f'{rate:g}' for rate in rates)} Hz, so that "
                      "the same bin may be another frequency; add resample to signal.steps")

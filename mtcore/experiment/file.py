@@ -70,6 +70,7 @@ class TeacherConfig:
     run: str
     checkpoint: Literal["best", "last"] = "best"
     dataset: str | None = None
+    live: bool = False
 
 
 @dataclass(kw_only=True)

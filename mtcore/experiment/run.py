@@ -26,7 +26,8 @@ from ..extracting.fill import WORKER_LOST, Wanted, fill
 from ..extracting.store import Store
 from ..plugin import Context
 from ..plugin.registry import Registry, get_registry
-from ..preparing.data import Input, Material, RunData, target_input
+from ..preparing.data import RunData
+from ..preparing.inputs import Input, Material, target_input
 from ..progress import Progress, in_parallel
 from ..reading.dataset import Dataset
 from ..reporting.fanout import Reporters
@@ -40,7 +41,8 @@ from .build import Builder
 from .check import check_experiment
 from .corpus import Corpus, read_corpus
 from .file import Config, check_among, load, parse, resolve_path
-from .stored import find_run, save_trained, stretch, task_info, trained_on
+from .finding import find_run, save_trained, stretch, trained_on
+from .stored import task_info
 from .vary import Variation, expand
 
 __all__ = ["Experiment", "Run"]
@@ -368,15 +370,16 @@ class Experiment:
                 materials[part][one.name] = Material(one.name, part, rows, usable)
         chosen = {d.name: d for d in corpus.datasets if d.name in run.variation.datasets}
         parts = {name: self._parts(run, dataset) for name, dataset in chosen.items()}
-        lessons, places = run.builder.lessons(run.tasks)
         for name, dataset in chosen.items():
-            chains = run.builder.chains(name)
+            lessons, places = run.builder.lessons(name, run.tasks)
+            chains = run.builder.chains(name) | lessons
             for chain in chains.values():
                 chain.materials = materials
             inputs[name] = {key: target_input(dataset, chain, self.tasks[chain.task]) if chain.task else given(dataset, chain, parts[name])
-                            for key, chain in (chains | lessons).items()}
+                            for key, chain in chains.items()}
+        live = {name: run.builder.teacher(name).component.stored for name in places if run.config.teachers[name].live}
         return RunData(list(chosen.values()), run.tasks, inputs, parts, {name: corpus.groups[name] for name in chosen},
-                       run.config.seed, teachers=places)
+                       run.config.seed, teachers=places, live=live)
 
     def _input(self, dataset: Dataset, chain: Chain, parts: np.ndarray) -> Input:
         store = self.store(chain)
@@ -390,7 +393,7 @@ class Experiment:
                 if dataset.name in run.config.materials:
                     chains, parts = [run.builder.material(dataset.name)], None
                 elif dataset.name in run.variation.datasets:
-                    chains = [*run.builder.chains(dataset.name).values(), *run.builder.lessons(run.tasks)[0].values()]
+                    chains = [*run.builder.chains(dataset.name).values(), *run.builder.lessons(dataset.name, run.tasks)[0].values()]
                     parts = self._parts(run, dataset) if self.sample else None
                 else:
                     continue

@@ -1,11 +1,10 @@
-"""A run that lies in its folder: its model on new recordings, its outputs as features, and what it was trained on."""
+"""A run that lies in its folder: its model on new recordings, and its outputs as features."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
-from glob import glob
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Callable, Iterable, Mapping
@@ -14,20 +13,23 @@ import numpy as np
 import torch
 
 from ..clip import PARTS, Clip, File, Lazy
-from ..errors import ClipError, DataError, ExperimentError, LeakError, ParameterError, at
+from ..errors import ClipError, DataError, ExperimentError, ParameterError, at
 from ..extracting.chain import Array, Chain
 from ..extracting.fill import rounded
 from ..plugin import Axis, Extractor, Head, Moved, Named, Predictions, Task, param
 from ..plugin.registry import get_registry, resolve_target
-from ..preparing.data import Input, Memory, RunData
+from ..preparing.data import RunData
+from ..preparing.inputs import Input, Memory
 from ..reading.dataset import Dataset
 from ..reading.decode import decode
-from ..runfolder import RunFolder, atomic
+from ..runfolder import RunFolder
 from ..training.evaluate import predict
 from ..training.gradient import load_checkpoint
 from ..training.model import build_model
+from ..training.processes import Processes
+from .finding import finished
 
-__all__ = ["RunOutputs", "StoredRun", "find_run", "save_trained", "stretch", "task_info", "trained_on"]
+__all__ = ["RunOutputs", "StoredRun", "task_info"]
 
 PLAIN = ("binary", "multiclass", "multilabel", "regression")
 """Kinds whose raw outputs are [values]."""
@@ -47,6 +49,13 @@ class _Absent:
 
     def draw(self, rng: Any) -> Any:
         raise ExperimentError("a step draws from a material in the test part, and materials do not lie with a run")
+
+
+class _Alone(Processes):
+    """Each process asks a stored run for itself."""
+
+    def __init__(self):
+        self.count, self.rank = 1, 0
 
 
 class _Raw(Head):
@@ -72,7 +81,7 @@ class StoredRun:
 
     def __init__(self, folder: Path | str, checkpoint: str = "best", dataset: str | None = None, trust: bool = False):
         self.folder, self.checkpoint, self.trust = RunFolder(folder), checkpoint, trust
-        self.info = info = _info(self.folder)
+        self.info = info = finished(self.folder)
         if not self.folder.checkpoint(checkpoint).exists():
             raise ExperimentError(f"{self.folder.checkpoint(checkpoint)}: expected a checkpoint, found nothing there; the "
                                   f"trainer may keep none")
@@ -104,9 +113,8 @@ class StoredRun:
         values = dict(described)
         name, revision, source = values["use"], values.pop("revision", 1), values.pop("source", None)
         if ":" in name and not self.trust:
-            raise ExperimentError(f"{self.folder.path}: {path} is {name}, code that does not belong to a plugin; only with "
-                                  f"--trust is it "
-                                  "imported out of a run folder")
+            raise ExperimentError(f"{self.folder.path}: {path} is {name}, code that does not belong to a plugin; only with --trust "
+                                  "is it imported out of a run folder")
         for key, value in values.items():
             if isinstance(value, dict) and "use" in value:
                 values[key] = self.make(_kind_of(kind, name, key), value, f"{path}.{key}")  # a component within this one
@@ -123,9 +131,8 @@ class StoredRun:
                 found = get_registry().make(kind, values, path, search)
         if found.revision != revision or source not in (None, found.described().get("source")):
             raise DataError(f"{self.folder.path}: {path}: trained with {name} of revision {source or revision}, found "
-                            f"{found.described().get('source', found.revision)}, which gives other values; install what "
-                            f"run.json names under "
-                            "versions, or train again")
+                            f"{found.described().get('source', found.revision)}, which gives other values; install what run.json "
+                            "names under versions, or train again")
         return found
 
     def _inner(self, digest: str) -> str:
@@ -164,9 +171,8 @@ class StoredRun:
         with torch.random.fork_rng(devices=[]):
             if set(config) == {"module"}:
                 if not self.trust:
-                    raise ExperimentError(f"{self.folder.path}: model.module is {config['module']}, code that does not belong "
-                                          f"to a plugin; "
-                                          "only with --trust is it imported out of a run folder")
+                    raise ExperimentError(f"{self.folder.path}: model.module is {config['module']}, code that does not belong to a "
+                                          "plugin; only with --trust is it imported out of a run folder")
                 model = resolve_target(config["module"], search=Path.cwd())(shapes, self.tasks)
             else:
                 takes = {name: one["inputs"] for name, one in config.items()}
@@ -183,33 +189,38 @@ class StoredRun:
 
     # Applying ---------------------------------------------------------------------------------------------------------
 
-    def data(self, array: Array, name: str = "clip") -> RunData:
-        """One recording as the test part of a run, neither its targets known nor anything random."""
+    def data(self, arrays: Mapping[str, Array]) -> RunData:
+        """Recordings by name as the test part of a run, neither their targets known nor anything random."""
         targets = {key: np.zeros([size or 1 for size in task.shape or ()], np.float32) if task.kind == "array" else
                    NEUTRAL.get(task.kind, task.labels[:1] and task.labels[0])
                    for key, task in self.tasks.items() if task.kind != "none"}
-        dataset = Dataset(self.dataset, None, Path(), self.tasks, (Clip(name, Lazy(decode), targets),))
+        dataset = Dataset(self.dataset, None, Path(), self.tasks, tuple(Clip(name, Lazy(decode), targets) for name in arrays))
         inputs = {}
         for key, chain in self.chains.items():
-            start = Array(np.zeros(self.info["shapes"][key], np.float32)) if chain.task else array
-            stored = rounded(chain, chain.run(start, 0, chain.cut, {}))
-            inputs[key] = Input(chain, Memory(clip=replace(stored, data=stored.data.astype(np.float32))), ["clip"])
+            inputs[key] = Input(chain, Memory(), list(arrays))
+            for name, array in arrays.items():
+                start = Array(np.zeros(self.info["shapes"][key], np.float32)) if chain.task else array
+                stored = rounded(chain, chain.run(start, 0, chain.cut, {}))
+                inputs[key].store[name] = replace(stored, data=stored.data.astype(np.float32))
         scaling = {key: tuple(pair) for key, pair in self.info["scaling"].items()}
-        return RunData([dataset], self.tasks, {self.dataset: inputs}, {self.dataset: np.array([PARTS.index("test")])},
-                       {self.dataset: np.zeros(1, int)}, self.info["seed"], self.states, scaling)
+        return RunData([dataset], self.tasks, {self.dataset: inputs}, {self.dataset: np.full(len(arrays), PARTS.index("test"))},
+                       {self.dataset: np.zeros(len(arrays), int)}, self.info["seed"], self.states, scaling)
 
-    def predict(self, audio: File | Lazy | Array, heads: Mapping[str, Head] | None = None) -> dict[str, Predictions]:
+    def predict(self, audio: File | Lazy | Array) -> dict[str, Predictions]:
         """Per task what the run says of one recording: scores, and what the heads decide. Raises `ClipError` for what it cannot
         take."""
-        given = isinstance(audio, Array)
-        rows = self.data(audio if given else Array(*decode(audio)), "clip" if given else str(audio)).rows("test")
+        return self._predict({"clip": audio} if isinstance(audio, Array) else {str(audio): Array(*decode(audio))}, self.heads)
+
+    def _predict(self, arrays: Mapping[str, Array], heads: Mapping[str, Head]) -> dict[str, Predictions]:
+        rows = self.data(arrays).rows("test")
         for name, task in self.tasks.items():
-            if task.framed and task.kind == "array":  # a target as long as the rows: what has none is left out
-                last = next(a for a in (rows._array(len(rows) - 1, one) for one in rows.data.names) if a.axis is not None)
+            for c, encoded in enumerate(rows.data.encoded[self.dataset] if task.framed and task.kind == "array" else ()):
+                row = int(np.flatnonzero(rows.index[:, 1] == c)[-1])  # a target as long as the rows: what has none is left out
+                last = next(a for a in (rows._array(row, one) for one in rows.data.names) if a.axis is not None)
                 end = (last.frames[0] if last.frames else 0) + last.data.shape[-1] + round(last.by / last.axis.hop)
-                rows.data.encoded[self.dataset][0][name] = np.zeros([*(size or 1 for size in task.shape[:-1]), end], np.float32)
+                encoded[name] = np.zeros([*(size or 1 for size in task.shape[:-1]), end], np.float32)
         losses = dict.fromkeys(self.tasks, lambda raw, target, batch: raw.new_zeros(len(raw)))
-        found, _ = predict(self.model, self.heads if heads is None else heads, losses, rows, self.config["train"]["batch_size"])
+        found, _ = predict(self.model, heads, losses, rows, self.config["train"]["batch_size"], processes=_Alone())
         return {name: replace(one, targets=None, trained=None) for name, one in found.items()}
 
     def plain(self) -> list[str]:
@@ -220,17 +231,37 @@ class StoredRun:
         """What `RunOutputs` gives of a decoded recording."""
         if what in ("vector", "frames"):
             return self._represented(array, what)
-        wanted = self.plain() if what == "outputs" else [what]
-        found = self.predict(array, dict.fromkeys(self.tasks, _Raw()))
-        if self.tasks[wanted[0]].kind != "events":
-            return Array(np.concatenate([np.ravel(found[name].scores[0]) for name in wanted])[None].astype(np.float32))
-        one, rows = found[what], self.data(array).rows("test")
-        moved = next(a for a in (rows._array(0, name) for name in rows.data.names) if a.axis is not None)
-        return Array(one.scores[0][None].astype(np.float32), axis=Axis(one.hop, one.first), by=moved.by, speed=moved.speed)
+        return self.taught({"clip": array}, [what])[what]["clip"]
+
+    def taught(self, arrays: Mapping[str, Array], wanted: Iterable[str]) -> dict[str, dict[str, Array]]:
+        """By what is wanted, `outputs` or a task, the raw outputs of sounds by name, together in batches."""
+        found, given = self._predict(arrays, dict.fromkeys(self.tasks, _Raw())), {}
+        for what in wanted:
+            if what in self.tasks and self.tasks[what].kind == "events":
+                one = found[what]
+                given[what] = {name: Array(scores[None].astype(np.float32), axis=Axis(one.hop, one.first), by=by, speed=speed)
+                               for name, scores, (by, speed) in zip(arrays, one.scores, one.moved)}
+            else:
+                tasks = self.plain() if what == "outputs" else [what]
+                joined = np.concatenate([found[name].scores.reshape(len(arrays), -1) for name in tasks], 1).astype(np.float32)
+                given[what] = {name: Array(row[None]) for name, row in zip(arrays, joined)}
+        return given
+
+    def check_rate(self, lying: Array, heard: Array) -> None:
+        """Raise `ExperimentError` where an experiment's steps have brought a sound to a rate that the run cannot use."""
+        self.model  # made here, before processes that prepare batches ask for it
+        data = self.data({"clip": lying})
+        for name, chain in self.chains.items():
+            if not chain.task:
+                own, found = (chain.run(one, 0, chain.extractor, data.state(0, name)).rate for one in (lying, heard))
+                if own != found or own and heard.rate < min(lying.rate, own):
+                    raise ExperimentError(f"{self.folder.path}: expected sound of {min(lying.rate, own):g} Hz, as this run hears "
+                                          f"it from disk, found {heard.rate:g} Hz behind the experiment's signal steps; where the "
+                                          "student alone is to hear that, put resample into inputs.NAME.signal")
 
     @torch.no_grad()
     def _represented(self, array: Array, what: str) -> Array:
-        rows, size = self.data(array).rows("test"), self.config["train"]["batch_size"]
+        rows, size = self.data({"clip": array}).rows("test"), self.config["train"]["batch_size"]
         if what == "frames" and len(rows) > 1:
             raise ParameterError(f"{self.folder.path}: the run sees windows of a clip, so that its frames are none of the "
                                  f"clip's; take vector")
@@ -247,21 +278,11 @@ class StoredRun:
         framed = [one for one in found if one.frames is not None]
         timed = [a for a in (rows._array(0, name) for name in rows.data.names) if a.axis is not None]
         if len(framed) != 1 or not timed:
-            raise ParameterError(f"{self.folder.path}: expected a model with frames in one representation, found "
-                                 f"{len(framed)}; take vector")
+            raise ParameterError(f"{self.folder.path}: expected a model with frames in one representation, found {len(framed)}; "
+                                 "take vector")
         (hop, first), stride = timed[0].axis, framed[0].stride
         axis = Axis(hop * stride, first + hop * (stride - 1) / 2)
         return Array(framed[0].frames.numpy(), axis=axis, by=timed[0].by, speed=timed[0].speed)
-
-
-def _info(folder: RunFolder) -> dict[str, Any]:
-    info = folder.info
-    if not info:
-        raise ExperimentError(f"{folder.path}: expected the folder of a run, found no run.json in it")
-    if info["status"] != "done":
-        raise ExperimentError(f"{folder.path}: expected a run that is done, found one that is {info['status']}; `mtcore run` "
-                              f"finishes it")
-    return info
 
 
 def _kind_of(kind: str, name: str, parameter: str) -> str:
@@ -312,7 +333,7 @@ class RunOutputs(Extractor):
     @property
     def stored(self) -> StoredRun:
         folder = RunFolder(Path(os.path.expandvars(self.run)).expanduser())
-        _info(folder)
+        finished(folder)
         path = folder.checkpoint(self.checkpoint)
         stamp = [(path.stat().st_mtime_ns, path.stat().st_size)] if path.exists() else []
         found = _opened(str(folder.path.resolve()), self.checkpoint, self.dataset, *stamp)
@@ -321,9 +342,8 @@ class RunOutputs(Extractor):
                                   f"been trained again")
         known = [name for name, task in found.tasks.items() if task.kind in (*PLAIN, "events")]
         if self.what not in ("vector", "frames", "outputs", *known):
-            raise ExperimentError(f"{folder.path}: expected vector, frames, outputs or one of its tasks "
-                                  f"{', '.join(known)}; "
-                                  f"found {self.what!r}")
+            raise ExperimentError(f"{folder.path}: expected vector, frames, outputs or one of its tasks {', '.join(known)}; found "
+                                  f"{self.what!r}")
         return found
 
     def parameters(self) -> dict[str, Any]:
@@ -351,73 +371,3 @@ class RunOutputs(Extractor):
             except ClipError:
                 continue
         raise ParameterError(f"{self.run}: found no length of sound that the run takes")
-
-
-# Rule: a run that is used must not have trained on what is validated or tested ------------------------------------------
-
-
-Stretch = tuple[str, float, float]
-"""Digest of a file, start and stop in seconds (infinite: its end)."""
-
-
-def stretch(digest: str, audio: File | Lazy) -> Stretch:
-    start, stop = (audio.start, audio.stop) if isinstance(audio, File) else (0.0, None)
-    return digest, start, float("inf") if stop is None else stop
-
-
-def save_trained(folder: RunFolder, trained: Iterable[Stretch]) -> None:
-    """pipeline/trained.npz: digest uint8 [n, 16] and span float64 [n, 2] of all audio that a run has learned from, sorted."""
-    if folder.silent:
-        return
-    rows = sorted(set(trained))
-    digests = np.frombuffer(bytes.fromhex("".join(digest for digest, *_ in rows)), np.uint8).reshape(-1, 16)
-    with atomic(folder.path / "pipeline" / "trained.npz") as aside, open(aside, "wb") as file:
-        np.savez(file, digest=digests, span=np.array([span for _, *span in rows], np.float64).reshape(-1, 2))
-
-
-def trained_on(folder: Path) -> list[Stretch]:
-    """What `save_trained` saved."""
-    path = Path(folder) / "pipeline" / "trained.npz"
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return [(row.tobytes().hex(), *span) for row, span in zip(arrays["digest"], arrays["span"].tolist())]
-    except (OSError, ValueError, KeyError) as error:
-        raise ExperimentError(f"{path}: expected digests of what the run has trained on, found {type(error).__name__}: "
-                              f"{error}; run it "
-                              "again") from error
-
-
-def _leaked(folder: Path, held: Mapping[str, Stretch]) -> list[str]:
-    """Names of the clips that the run has trained on."""
-    spans: dict[str, list[tuple[float, float]]] = {}
-    for digest, *span in trained_on(folder):
-        spans.setdefault(digest, []).append(span)
-    return [name for name, (digest, start, stop) in held.items() if any(a < stop and start < b for a, b in spans.get(digest, ()))]
-
-
-def find_run(place: Path, fold: int, held: Mapping[str, Stretch], path: str) -> Path:
-    """The one run at a place, or, below a folder of runs or at a pattern, of the same fold (from 0), that has not trained on what
-    is `held` back by clip. Raises `ExperimentError` for none or several, `LeakError` where it has."""
-    found = [place] if place.exists() else [Path(one) for one in sorted(glob(str(place)))]
-    if not found:
-        raise ExperimentError(f"{path}: expected a run's folder, a folder of runs or a pattern at {place}, found nothing there")
-    runs = [one for one in found if (one / "run.json").exists()]
-    runs = runs or sorted(file.parent for one in found for file in one.glob("*/run.json"))
-    if runs != [place]:
-        infos = {run: RunFolder(run).info for run in runs}
-        runs = [run for run, info in infos.items() if info.get("fold") == fold + 1 and info.get("status") == "done"]
-    leaks = {run: _leaked(run, held) for run in runs if _info(RunFolder(run))}
-    allowed = [run for run, clips in leaks.items() if not clips]
-    if len(allowed) == 1:
-        return allowed[0]
-    if len(runs) == 1:
-        clips = leaks[runs[0]]
-        raise LeakError(f"{path}: {runs[0]} has trained on {len(clips)} clips that are validated or tested here in fold "
-                        f"{fold + 1}: "
-                        f"{', '.join(clips[:5])}{', …' if len(clips) > 5 else ''}; take a run that has the same parts, or "
-                        f"another split")
-    names = ", ".join(run.name for run in allowed)
-    told = f"{len(allowed)}: {names}; a pattern such as {place.name}/all-* names some" if allowed else "none"
-    seen = "".join(f"\n  {run.name} has trained on {', '.join(clips[:3])}" for run, clips in leaks.items() if clips)
-    raise ExperimentError(f"{path}: expected one run of fold {fold + 1} below {place} that is done and has trained on nothing that "
-                          f"is validated or tested here, found {told}{seen}")

@@ -8,90 +8,31 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
+from itertools import product
 from typing import Any, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
 
-from ..clip import PARTS, File, Lazy
-from ..errors import ClipError, DataError, ExperimentError, MtcoreError, ParameterError
+from ..clip import PARTS
+from ..errors import ClipError, DataError, ExperimentError, MtcoreError, at
 from ..extracting.chain import Array, Chain, Draw
 from ..extracting.store import Store
 from ..plugin import Batch, SamplerIndex, Statistics, Sums, Task
 from ..reading.dataset import Dataset
 from ..reading.decode import decode
+from .inputs import Input, as_sound, dense, lesson, ragged, rasterise, stretch
 
-__all__ = ["Input", "Material", "Memory", "RunData", "Rows", "target_input"]
-
-
-@dataclass
-class Input:
-    """One input of one dataset: its chain, its store, and the store's row key per clip (None: the clip cannot be used)."""
-
-    chain: Chain
-    store: Store
-    keys: Sequence[str | None]
-
-
-class Memory(dict):
-    """A few rows held in memory in place of a store."""
-
-    read = dict.__getitem__
-
-    def shape(self, key):
-        return self[key].data.shape
-
-    def sums(self, keys):
-        return None
-
-
-def target_input(dataset: Dataset, chain: Chain, task: Task) -> Input:
-    """Targets of a task as an input: one-hot [labels] for labels, 0/1 [1] (binary) or [labels], or the value [1]; zeros where a clip has
-    none."""
-    rows = Memory()
-    for c, clip in enumerate(dataset.clips):
-        values = np.zeros(1 if task.kind in ("binary", "regression") else len(task.labels), np.float32)
-        if task.name in dataset.tasks and task.name in clip.targets:
-            target = task.encode(clip.targets[task.name])
-            if values.size == 1 and task.kind != "multiclass":
-                values[0] = target
-            else:
-                values[list(np.atleast_1d(target).astype(int))] = 1
-        rows[dataset.key(c)] = chain.run(Array(values), 0, chain.cut, {})
-    return Input(chain, rows, list(rows))
-
-
-@dataclass(frozen=True)
-class Material:
-    """A material's clips of one part: what `Context.materials` holds under its name. `rate` in Hz is that of the step that draws."""
-
-    name: str
-    part: str
-    input: Input
-    clips: Sequence[int]
-    rate: float | None = None
-
-    def at(self, rate: float | None) -> Material:
-        return replace(self, rate=rate)
-
-    def draw(self, rng: np.random.Generator) -> np.ndarray:
-        """One of the clips, float32 [channels, n]. Raises `ParameterError` where its rate is another or the part has none."""
-        if not len(self.clips):
-            raise ParameterError(f"material {self.name} has no clip in the {self.part} part; give it more groups")
-        found = self.input.store.read(self.input.keys[self.clips[int(rng.integers(len(self.clips)))]])
-        rate = 1 / found.axis.hop if found.axis else None  # samples, stored as an extractor gives them
-        if (rate and round(rate, 6)) != self.rate:
-            raise ParameterError(f"material {self.name} has the rate {rate} Hz, the clips have {self.rate} Hz here; put resample in front of "
-                                 f"this step in signal.steps, which materials go through too, or into materials.{self.name}.signal")
-        return found.data
+__all__ = ["RunData", "Rows"]
 
 
 @dataclass
 class RunData:
     """Everything that one run's training and evaluation read.
 
-    inputs  by dataset, by input; those of teachers by (teacher, what it gives)
+    inputs  by dataset, by input; those of teachers by (teacher, what it gives), of live ones by (teacher, "sound") what they hear
     teachers  by teacher and task, which of these holds its raw outputs, and which values there
+    live    by teacher, the stored run that listens whenever a batch is made
     parts   by dataset, per clip: 0 train, 1 validation, 2 test, -1 unused
     """
 
@@ -104,6 +45,7 @@ class RunData:
     states: dict[tuple[str, str], dict[str, np.ndarray]] = field(default_factory=dict)
     scaling: dict[str, tuple[float, float]] = field(default_factory=dict)
     teachers: Mapping[str, Mapping[str, tuple[str, list[int]]]] = field(default_factory=dict)
+    live: Mapping[str, Any] = field(default_factory=dict)
     shapes: dict[str, tuple[int | None, ...]] = field(default_factory=dict)
 
     def __post_init__(self):
@@ -183,10 +125,11 @@ class RunData:
             raise type(error)(f"inputs.{name}, at clip {last}: {error}") from error
 
     def state(self, dataset: int, name: str) -> dict[int, dict[str, np.ndarray]]:
-        """States of one dataset's chain by position."""
+        """States of one dataset's chain by position; of what a live teacher hears, those that its steps have in an input."""
         found = {}
         for position in self.input(dataset, name).chain.fitted():
-            ident = f"{name}.{self.input(dataset, name).chain.steps[position].id}"
+            owner = name if isinstance(name, str) else next(one for one in self.names if not self.input(dataset, one).chain.task)
+            ident = f"{owner}.{self.input(dataset, name).chain.steps[position].id}"
             state = self.states.get((ident, self.datasets[dataset].name), self.states.get((ident, "")))
             if state is not None:
                 found[position] = state
@@ -214,7 +157,7 @@ class RunData:
 
     def check_shapes(self) -> dict[str, tuple[int | None, ...]]:
         """Shape of a row of each input, None for a length in time that differs: looks at the shortest and longest stored array of each
-        dataset. Raises `ExperimentError` where rows differ in anything else."""
+        dataset. Raises `ExperimentError` where rows differ in anything else, or live teachers do not know the rate of what they hear."""
         shapes = {}
         for name in self.names:
             seen: dict[tuple, tuple[str, Array]] = {}
@@ -231,6 +174,12 @@ class RunData:
                 raise ExperimentError(f"inputs.{name}: rows of one batch need one shape but for their length in time, found {told}. {DIFFERENT}")
             shapes[name] = next(iter(seen)) if len(seen) == 1 else (*next(iter(seen))[:-1], None)
         self.shapes = shapes
+        for teacher, (d, dataset) in product(self.live, enumerate(self.datasets)):
+            one, state = self.input(d, (teacher, "sound")), self.state(d, (teacher, "sound"))
+            for c in np.flatnonzero(self.used[dataset.name])[:1]:
+                with at(f"teachers.{teacher}"):
+                    heard = one.chain.run(one.store.read(one.keys[c]), one.chain.cut, len(one.chain.steps), state)
+                    self.live[teacher].check_rate(Array(*decode(dataset.clips[c].audio)), as_sound(heard))
         return shapes
 
 
@@ -342,31 +291,31 @@ class Rows(torch.utils.data.Dataset):
                 targets[name] = self._targets(task, [values[i] for i in has], [timed[i] for i in has] if timed else None, longest)
         return Batch(inputs, targets, having, [self.key(row) for row in rows],
                      {name: torch.tensor(found) for name, found in lengths.items()} if padded else None,
-                     {teacher: {name: self._taught(teacher, name, rows, timed, longest) for name in shared}
-                      for teacher, shared in self.data.teachers.items()})
+                     {teacher: self._lessons(teacher, rows, timed, longest) for teacher in self.data.teachers})
 
-    def _taught(self, teacher: str, name: str, rows: Sequence[int], timed: list[Array] | None, longest: int) -> torch.Tensor:
-        """A teacher's raw outputs of these rows' clips: [batch], [batch, labels], or of events [batch, labels, frames], of each frame of the
-        input the nearest. A regression's in the scale of the targets here."""
-        (what, values), task = self.data.teachers[teacher][name], self.data.tasks[name]
-        found = []
-        for d, c, _ in self.index[list(rows)].tolist():
-            one = self.data.input(d, (teacher, what))
-            found.append(one.store.read(one.keys[c]))
-        if task.kind == "events":
-            taught = torch.zeros(len(found), len(values), longest)
-            for one, array, seen in zip(taught, found, timed or ()):
-                frame = np.arange(seen.data.shape[-1]) + (seen.frames[0] if seen.frames else 0)
-                seconds = (frame * seen.axis.hop + seen.axis.first) / seen.speed + seen.by
-                place = ((seconds - array.by) * array.speed - array.axis.first) / array.axis.hop
-                nearest = np.clip(np.rint(place), 0, array.data.shape[-1] - 1).astype(int)
-                one[:, :len(frame)] = torch.from_numpy(array.data[0][values][:, nearest])
-            return taught
-        taught = torch.from_numpy(np.stack([array.data[0][values] for array in found]))
-        if task.kind == "regression":
-            mean, deviation = self.data.scaling[name]
-            taught = (taught - mean) / deviation
-        return taught[:, 0] if task.kind in ("binary", "regression") else taught
+    def _lessons(self, teacher: str, rows: Sequence[int], timed: list[Array] | None, longest: int) -> dict[str, torch.Tensor]:
+        data, said = self.data, self._said(teacher, rows)
+        return {name: lesson(data.tasks[name], values, said[what], timed, longest, *data.scaling.get(name, ()))
+                for name, (what, values) in data.teachers[teacher].items()}
+
+    def _said(self, teacher: str, rows: Sequence[int]) -> Mapping[str, list[Array]]:
+        """Of these rows' clips, by what holds them, a teacher's raw outputs: those stored, or what a live one says now."""
+        data, index, sound = self.data, self.index[list(rows)].tolist(), (teacher, "sound")
+        wanted = dict.fromkeys(what for what, _ in data.teachers[teacher].values())
+        if teacher not in data.live:
+            return {what: [one.store.read(one.keys[c]) for d, c, _ in index for one in [data.input(d, (teacher, what))]]
+                    for what in wanted}
+        names = [self.key(row) if data.input(d, sound).chain.window is None else f"{self.key(row)}#{w}"
+                 for row, (d, _, w) in zip(rows, index)]
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # as in a process of `batches`, to the same bits
+        try:
+            with at(f"teachers.{teacher}"):
+                heard = {name: as_sound(self._array(row, sound)) for name, row in dict(zip(names, rows)).items()}
+                said = data.live[teacher].taught(heard, wanted)
+        finally:
+            torch.set_num_threads(threads)
+        return {what: [found[name] for name in names] for what, found in said.items()}
 
     def _at_once(self, name: str, rows: Sequence[int]) -> tuple[torch.Tensor, list[Array]] | None:
         """Rows read straight into the batch's memory, and what follows the store applied to all of them together; None where a step draws,
@@ -443,47 +392,3 @@ class Rows(torch.utils.data.Dataset):
 
 def _itself(batch: Batch) -> Batch:
     return batch
-
-
-def dense(value: Any, task: Task) -> np.ndarray:
-    """An array target as float32; a file is decoded."""
-    found = np.asarray(decode(value)[0] if isinstance(value, (File, Lazy)) else value, np.float32)
-    task.check(found)
-    if not np.isfinite(found).all():
-        raise DataError(f"task {task.name}: expected finite numbers, found {np.count_nonzero(~np.isfinite(found))} that are not, in {value!s:.80}")
-    return found
-
-
-def stretch(target: np.ndarray, array: Array, task: Task) -> np.ndarray:
-    """Those frames of a clip's target that a row shows; NaN where the target has ended or not begun."""
-    if array.speed != 1:
-        raise ExperimentError(f"task {task.name}: an array that has the input's frames cannot follow a step that changes their speed")
-    first, frames = (array.frames[0] if array.frames else 0) + round(array.by / array.axis.hop), array.data.shape[-1]
-    shown = target[..., max(first, 0):max(first + frames, 0)]
-    found = np.full((*target.shape[:-1], frames), np.nan, np.float32)
-    found[..., max(-first, 0):max(-first, 0) + shown.shape[-1]] = shown
-    return found
-
-
-def ragged(arrays: Sequence[np.ndarray]) -> torch.Tensor:
-    """One array of all; shorter ones get NaN at the end of their last dimension."""
-    longest = max((one.shape for one in arrays), key=lambda shape: shape[-1:])
-    joined = np.full((len(arrays), *longest), np.nan, np.float32)
-    for place, one in zip(joined, arrays):
-        if one.shape[:-1] != longest[:-1]:
-            raise ExperimentError(f"arrays of one task differ in their last size only; found the shapes {longest} and {one.shape}")
-        place[(..., slice(one.shape[-1])) if one.ndim else ...] = one
-    return torch.from_numpy(joined)
-
-
-def rasterise(events: Sequence[tuple[float, float, int]], labels: int, array: Array) -> torch.Tensor:
-    """Events in seconds of the clip as [labels, frames]: 1 where a frame's centre lies within, at least one frame per event."""
-    frames = array.data.shape[-1]
-    start, target = array.frames[0] if array.frames else 0, torch.zeros(labels, frames)
-    for onset, offset, label in events:
-        first, last = ((((t - array.by) * array.speed) - array.axis.first) / array.axis.hop - start for t in (onset, offset))
-        begin, end = int(np.ceil(first - 1e-9)), int(np.floor(last + 1e-9)) + 1
-        end = max(end, begin + 1)
-        if end > 0 and begin < frames:
-            target[label, max(begin, 0):min(end, frames)] = 1.0
-    return target
