@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import typing
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,8 @@ from click.testing import CliRunner
 from mtcore.cli import main
 from mtcore.errors import DataError, ExperimentError
 from mtcore.plugin import Clip, Lazy, Reader, Task
+from mtcore.plugin.building import parameters_of
+from mtcore.plugin.registry import get_registry
 
 FILE = """
 name = "small"
@@ -372,3 +375,26 @@ def test_check_warns_of_recordings_of_several_rates(make, tmp_path):
 
 def test_data_are_extracted_when_they_are_asked_for(make):
     assert len(make().runs()[0].data().rows("train")) > 0
+
+
+# Numbers out of bounds -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("changed", "says"), [
+    ("model.trunk={use = \"core.cnn\", channels = [8, -1]}", r"model.trunk.channels\[1\]: expected 1 or more; found -1"),
+    ("model.trunk={use = \"core.mlp\", hidden = [0]}", r"model.trunk.hidden\[0\]: expected 1 or more; found 0"),
+    ("model.trunk={use = \"networks.soft\", trunk = {use = \"networks.crnn\", pool = [4, 0, 2]}}",
+     r"model.trunk.trunk.pool\[1\]: expected 1 or more bins; found 0"),
+    ("tasks.label.head={use = \"core.linear\", thresholds = [1.5]}",
+     r"tasks.label.head.thresholds\[0\]: expected 0 or more and 1 or less; found 1.5")])
+def test_numbers_of_a_list_have_bounds(call, changed, says):
+    expect(call("--set", changed, command="check"), 2, says)
+
+
+def test_every_whole_number_of_a_component_says_its_least_value():
+    registry, inner = get_registry(), lambda kind: {kind}.union(*map(inner, typing.get_args(kind)))
+    parameters = {f"{full}.{one.name}": one for full, spec in registry.specs()
+                  for one in parameters_of(registry.load(spec.kind, full)) if int in inner(one.type)}
+    assert {"core.mlp.hidden", "networks.crnn.pool", "core.frames.medians"} <= set(parameters)
+    unbounded = [name for name, one in parameters.items() if one.minimum is None and one.choices is None]
+    assert unbounded == ["features.transformers.layer"]  # which counts from the last one, too

@@ -45,11 +45,11 @@ class Linear(Head):
     """
 
     kinds = ("multiclass", "binary", "multilabel", "regression")
-    hidden: list[int] = param([], help="widths of ReLU layers in front of the linear map")
+    hidden: list[int] = param([], minimum=1, help="widths of ReLU layers in front of the linear map")
     dropout: float = param(0.0, minimum=0, maximum=1, help="share of values dropped in front of each layer")
     threshold: float = param(0.5, minimum=0, maximum=1, help="binary, multilabel: score from which a label is given")
     tune: bool = param(False, help="binary, multilabel: the thresholds with the highest F1 on validation are taken")
-    thresholds: list[float] = param([], help="of each label (binary: of the second) in place of `threshold`")
+    thresholds: list[float] = param([], minimum=0, maximum=1, help="of each label (binary: the second) in place of `threshold`")
 
     def build(self, task: Task, shape: RepresentationShape) -> nn.Module:
         single = task.kind in ("binary", "regression")
@@ -97,15 +97,15 @@ class Frames(Head):
     threshold: float = param(0.5, minimum=0, maximum=1, help="score from which a label is active in a frame")
     median: int = param(1, minimum=1, unit="frames", help="length of a median filter over active frames, odd; 1: none")
     tune: bool = param(False, help="each label takes threshold and median with the highest F1 of 1 s segments on validation")
-    thresholds: list[float] = param([], help="of each label in place of `threshold`")
-    medians: list[int] = param([], unit="frames", help="of each label in place of `median`")
+    thresholds: list[float] = param([], minimum=0, maximum=1, help="of each label in place of `threshold`")
+    medians: list[int] = param([], minimum=1, unit="frames", help="of each label in place of `median`")
 
     def build(self, task: Task, shape: RepresentationShape) -> nn.Module:
         if shape.frames is None:
             raise ParameterError(f"task {task.name}: the head for events needs a trunk that gives frames, and this one gives "
                                  "a vector only; use a convolutional or recurrent trunk")
         for median in (self.median, *self.medians):
-            if median < 1 or median % 2 == 0:
+            if median % 2 == 0:
                 raise ParameterError(f"task {task.name}: median is an odd number of frames, found {median}")
         return Over("frames", nn.Conv1d(shape.frames, len(task.labels), 1))
 
