@@ -105,6 +105,7 @@ def expect(told, code, *patterns):
     ("name.of.what=3", ["name.of: name is no table"]),
     ("split.folds.many=3", ["split.folds.*no table"]),
     ("train.stop.on=lable.recall_macro", ["train.stop.on: expected loss or TASK.FIGURE with a task out of label; found"]),
+    ("tasks.label.weight=-1", ["tasks.label.weight: expected float >= 0.0, found -1"]),
     ("tasks.lable.weight=2.0", ["tasks.lable: no dataset has this task; found label"]),
     ("vary={\"split.seed\" = [1, 2]}", ["vary.split.seed: .*parts are drawn once per experiment"]),
     ("vary={\"datasets.a.group\" = [\"x\", \"y\"]}", ["vary.datasets.a.group: .*parts are drawn once"]),
@@ -144,6 +145,10 @@ def expect(told, code, *patterns):
 def test_what_is_wrong_with_the_file(call, changed, patterns):
     for command in ("check", "run"):
         expect(call("--set", changed, command=command), 2, *patterns)
+
+
+def test_a_task_may_weigh_nothing(call):
+    expect(call("--set", "tasks.label.weight=0", command="check"), 0, "all well")
 
 
 def test_a_figure_that_the_watched_task_does_not_have(call):

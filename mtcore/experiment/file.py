@@ -95,7 +95,7 @@ class SplitConfig:
 class TaskConfig:
     loss: Use | None = None
     head: Use | None = None
-    weight: float = 1.0
+    weight: Annotated[float, Meta(ge=0)] = 1.0
     metrics: list[Any] | None = None
     labels: list[str] | None = None
     trunks: list[str] | None = None
