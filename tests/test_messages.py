@@ -106,6 +106,7 @@ def expect(told, code, *patterns):
     ("split.folds.many=3", ["split.folds.*no table"]),
     ("train.stop.on=lable.recall_macro", ["train.stop.on: expected loss or TASK.FIGURE with a task out of label; found"]),
     ("tasks.label.weight=-1", ["tasks.label.weight: expected float >= 0.0, found -1"]),
+    ("train.sampler={use = \"samplers.balanced\", task = \"lable\"}", ["train.sampler: task: expected one of label; found 'lable'"]),
     ("tasks.lable.weight=2.0", ["tasks.lable: no dataset has this task; found label"]),
     ("vary={\"split.seed\" = [1, 2]}", ["vary.split.seed: .*parts are drawn once per experiment"]),
     ("vary={\"datasets.a.group\" = [\"x\", \"y\"]}", ["vary.datasets.a.group: .*parts are drawn once"]),

@@ -20,7 +20,7 @@ import platformdirs
 import torch
 
 from ..clip import PARTS
-from ..errors import DataError, ExperimentError, MtcoreError
+from ..errors import DataError, ExperimentError, MtcoreError, at
 from ..extracting.chain import Chain
 from ..extracting.fill import WORKER_LOST, Wanted, fill
 from ..extracting.store import Store
@@ -116,12 +116,15 @@ class Run:
         if train.stop.on != "loss" and (task not in self.experiment.tasks or not figure):
             raise ExperimentError(f"train.stop.on: expected loss or TASK.FIGURE with a task out of {', '.join(self.experiment.tasks)}; "
                                   f"found {train.stop.on!r}")
+        sampler = builder.training("sampler").component
+        with at("train.sampler"):
+            batches = sampler.build(data.rows("train").sampler_index(), train.batch_size)
         return Setup(
             heads={name: one.component for name, one in builder.heads(data.tasks).items()},
             losses={name: one.component.build(data.tasks[name], statistics[name]) for name, one in builder.losses(data.tasks).items()},
             metrics=metrics, primary=primary,
             balancing=builder.training("balancer").component.build(builder.weights(data.tasks)),
-            batches=builder.training("sampler").component.build(data.rows("train").sampler_index(), train.batch_size),
+            batches=batches,
             reporters=Reporters({} if self.folder.silent else {one.name: one.component.build(self.folder.path) for one in reporters},
                                 self.folder.log), processes=self.experiment.processes,
             optimizer=builder.optimizer(), scheduler=builder.scheduler(), progress=progress,
