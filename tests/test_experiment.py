@@ -227,6 +227,19 @@ def test_seeds_vary_and_the_parts_stay(make):
     assert one.builder.described(("a",), one.tasks)["split"] == other.builder.described(("a",), other.tasks)["split"]
 
 
+def test_what_is_in_every_variation_needs_no_default(make):
+    trunks = [{"use": "core.mlp", "hidden": [8], "as": "small"}, {"use": "core.mlp", "hidden": [32], "as": "large"}]
+    inputs = [{"extractor": "core.spectrogram", "steps": ["core.standardize"], "as": "plain"}]
+    varied = make(split={"folds": 1}, model={}, inputs={}, vary={"model.trunk": trunks, "inputs.main": inputs})
+    assert [run.variation.name for run in varied.runs()] == ["small_plain", "large_plain"] and varied.check()
+    with pytest.raises(ExperimentError, match="^inputs: expected at least one"):
+        make(inputs={}, vary={"model.trunk": trunks})
+    with pytest.raises(ExperimentError, match="^model: expected a trunk"):
+        make(model={}, vary={"seed": [1, 2]})
+    with pytest.raises(ExperimentError, match="model: expected a trunk"):
+        make(model={}, vary={"model.module": ["", "x"]}).runs()
+
+
 def test_a_default_that_is_written_out_is_the_same_run(make):
     short = make(split={"folds": 1}, train={"epochs": 1, "stop": {"patience": 2}})
     long = make(split={"folds": 1, "repeats": 1, "test": 0.2}, train={"epochs": 1, "stop": {"patience": 2, "on": "loss"}},

@@ -167,8 +167,8 @@ class Config:
 
     name: str
     datasets: dict[str, DatasetConfig]
-    inputs: dict[str, InputConfig]
-    model: ModelConfig
+    inputs: dict[str, InputConfig] = field(default_factory=dict)
+    model: ModelConfig = field(default_factory=ModelConfig)
     seed: int = 0
     materials: dict[str, MaterialConfig] = field(default_factory=dict)
     teachers: dict[str, TeacherConfig] = field(default_factory=dict)
@@ -208,9 +208,10 @@ def parse(data: Mapping[str, Any]) -> Config:
     data = copy.deepcopy(dict(data))
     config = _filled(Config, data, "")
     config.split.seed = config.seed if config.split.seed is None else config.split.seed
-    train, model = config.train, config.model
-    problems = [(not config.datasets, "datasets: expected at least one"), (not config.inputs, "inputs: expected at least one"),
-                (not (model.trunk or model.trunks or model.module), "model: expected a trunk"),
+    train, model, varied = config.train, config.model, {key.partition(".")[0] for key in config.vary}
+    problems = [(not config.datasets, "datasets: expected at least one"),
+                (not config.inputs and "inputs" not in varied, "inputs: expected at least one"),
+                (not (model.trunk or model.trunks or model.module or "model" in varied), "model: expected a trunk"),
                 (model.trunk and model.trunks, "model: expected trunk or trunks, found both"),
                 (train.epochs is not None and train.updates is not None, "train: expected epochs or updates, found both"),
                 (any(n is not None and n < 1 for n in (train.epochs, train.updates)), "train: expected at least one epoch or update"),
@@ -218,8 +219,8 @@ def parse(data: Mapping[str, Any]) -> Config:
                   for key, value in (("optimizer", train.optimizer), ("scheduler", train.scheduler))),
                 *((one not in config.inputs, f"datasets.{name}.inputs.{one}: expected one of the inputs {', '.join(config.inputs)}")
                   for name, dataset in config.datasets.items() for one in dataset.inputs),
-                *((bool(one.extractor) == bool(one.task), f"inputs.{name}: expected an extractor or a task whose targets are the input")
-                  for name, one in config.inputs.items()),
+                *((bool(one.extractor) == bool(one.task) and "inputs" not in varied,
+                   f"inputs.{name}: expected an extractor or a task whose targets are the input") for name, one in config.inputs.items()),
                 *((one.task and one.signal, f"inputs.{name}.signal: targets of a task are no signal; expected steps only")
                   for name, one in config.inputs.items()),
                 *((name in config.datasets, f"materials.{name}: a dataset has this name too; give the material another")
