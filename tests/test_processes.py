@@ -13,6 +13,7 @@ import time
 import pytest
 import torch
 
+from mtcore.progress import Progress
 from mtcore.training.gradient import load_checkpoint
 
 FILE = """
@@ -99,6 +100,10 @@ def test_a_killed_worker_and_a_restart_continue(tmp_path, environment):
 
 def test_runs_at_a_time_are_the_same_runs(make):
     changes = {"datasets": {"a": {"reader": {"use": "core.tones", "count": 24}}}, "split": {"folds": 1}, "vary": {"seed": [1, 2]}}
-    one, two = ([run.folder.path for run in make(runs=name, jobs=jobs, **changes).run()] for name, jobs in (("a", 1), ("b", 2)))
+    said = Progress()
+    said.say = (lines := []).append
+    one, two = ([run.folder.path for run in make(runs=name, jobs=jobs, progress=said, **changes).run()] for name, jobs in (("a", 1), ("b", 2)))
+    assert lines[:2] == [f"[{number}/2] {path.name} starts" for number, path in enumerate(one, 1)]
+    assert sorted(lines[2:]) == sorted(f"{path.name} is done" for path in two)  # each once
     assert [path.name for path in one] == [path.name for path in two] and len(one) == 2
     assert all((a / "metrics.jsonl").read_text() == (b / "metrics.jsonl").read_text() for a, b in zip(one, two))
