@@ -19,7 +19,7 @@ import numpy as np
 import platformdirs
 import torch
 
-from ..clip import PARTS
+from ..clip import PARTS, File, Lazy
 from ..errors import DataError, ExperimentError, MtcoreError, at
 from ..extracting.chain import Chain
 from ..extracting.fill import WORKER_LOST, Wanted, fill
@@ -29,6 +29,7 @@ from ..plugin.registry import Registry, get_registry
 from ..preparing.data import Input, Material, RunData, target_input
 from ..progress import Progress, in_parallel
 from ..reading.dataset import Dataset
+from ..reading.digests import Digests
 from ..reporting.fanout import Reporters
 from ..runfolder import RunFolder
 from ..streams import derive, stream
@@ -322,12 +323,26 @@ class Experiment:
         for dataset in self.corpus.everything:
             if dataset.name in (*variation.datasets, *config.materials):
                 parts = self.corpus.parts.folds[fold][dataset.name]
-                for clip, key, part in zip(dataset.clips, self.corpus.keys(dataset), parts):
-                    encoded = {name: self.tasks[name].encode(target) for name, target in clip.targets.items()
-                               if (name in variation.tasks or name in seen) and name in dataset.tasks and self.tasks[name].kind != "array"}
+                for c, (clip, key, part) in enumerate(zip(dataset.clips, self.corpus.keys(dataset), parts)):
+                    encoded = {name: self._arrays.get((dataset.name, c, name)) or self.tasks[name].encode(target)
+                               for name, target in clip.targets.items()
+                               if (name in variation.tasks or name in seen) and name in dataset.tasks}
                     row = [clip.id, key, int(part), encoded, dict(clip.groups)]
                     digest.update(json.dumps(row, sort_keys=True, default=str).encode())
         return digest.hexdigest()
+
+    @cached_property
+    def _arrays(self) -> dict[tuple[str, int, str], Any]:
+        """What arrays to learn hold, by dataset, clip and task: a digest, of files with the stretch."""
+        found = {(dataset.name, c, name): clip.targets[name] for dataset in self.corpus.datasets for name, task in dataset.tasks.items()
+                 if task.kind == "array" for c, clip in enumerate(dataset.clips) if name in clip.targets}
+        given = {place: target for place, target in found.items() if isinstance(target, (File, Lazy))}
+        digests, _ = Digests(self.cache).of(list(given.values()), self.jobs, self.progress)
+        told = {place: [digest, getattr(given[place], "start", 0), getattr(given[place], "stop", None)] for place, digest in zip(given, digests)}
+        for place in found.keys() - given.keys():
+            array = np.ascontiguousarray(found[place], np.float32)
+            told[place] = [blake2b(array, digest_size=16).hexdigest(), array.shape]
+        return told
 
     # Data -------------------------------------------------------------------------------------------------------------
 
