@@ -379,6 +379,18 @@ def test_check_warns_of_recordings_of_several_rates(make, tmp_path):
     assert any("with 8000, 11025 Hz" in line for line in make(**content, inputs=inputs).check())
 
 
+def test_check_goes_through_clips_of_every_task(make, generated, call, place):
+    """Of each dataset, and of a task that only the last clips have."""
+    tasks = ("label", "size", "tags")
+    datasets = {task: {"reader": generated(chosen=(task,), offset=40 * number)} for number, task in enumerate(tasks)}
+    last = make(datasets=datasets, split={"folds": 1}).check()[-1]
+    assert "first losses" in last and all(f"{task} " in last.partition("first losses")[2] for task in tasks)
+    rows = "".join(f"{label}/{i}.wav,{label},{'xy'[i % 2] if (label, i > 1) == ('two', True) else ''},{'train' if i else 'test'}\n"
+                   for label in ("one", "two") for i in range(4))
+    index(place, "path,label,rare,part\n" + rows)
+    expect(call(command="check"), 0, r"first losses .*label \d.*rare \d|first losses .*rare \d.*label \d")
+
+
 def test_data_are_extracted_when_they_are_asked_for(make):
     assert len(make().runs()[0].data().rows("train")) > 0
 
