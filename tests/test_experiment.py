@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from mtcore.errors import DataError, ExperimentError, TrainingError
+from mtcore.experiment.run import Experiment
 from mtcore.plugin import Clip, File
 from mtcore.progress import Progress
 
@@ -413,10 +414,21 @@ def test_an_epoch_without_the_watched_figure_is_no_better_than_any_other(make, m
     assert run.folder.info["best_epoch"] == 1
 
 
-def test_setting_what_is_varied_is_an_error(tmp_path):
-    from mtcore.errors import ExperimentError
-    from mtcore.experiment.run import Experiment
+@pytest.mark.parametrize("key", ["train.parameters.'trunks.*'.lr", 'train.parameters."trunks.*".lr', "'train'.parameters.'trunks.*'.lr"])
+def test_a_key_with_dots_is_quoted(make, tmp_path, key):
+    runs = make(split={"folds": 1}, vary={key: [0.0, 0.1]}).runs()
+    assert [{name: one.lr for name, one in run.config.train.parameters.items()} for run in runs] == [{"trunks.*": 0.0}, {"trunks.*": 0.1}]
+    (tmp_path / "e.toml").write_text("name = 'e'\ndatasets = {a = {reader = 'core.tones'}}\ninputs = {main = {extractor = 'waveform'}}\n"
+                                     "model = {trunk = 'mlp'}\n")
+    opened = Experiment.from_file(tmp_path / "e.toml", {key: "0.5"})
+    assert {name: one.lr for name, one in opened.config.train.parameters.items()} == {"trunks.*": 0.5}
+    with pytest.raises(ExperimentError, match="data is read and parts are drawn once"):
+        make(vary={"datasets.'a'.root": ["x", "y"]})
 
-    (tmp_path / "e.toml").write_text('name = "e"\n[vary]\n"train.epochs" = [1, 2]\n')
+
+def test_setting_what_is_varied_is_an_error(tmp_path):
+    (tmp_path / "e.toml").write_text("name = 'e'\n[vary]\n'train.epochs' = [1, 2]\n\"train.parameters.'*'.lr\" = [1, 2]\n")
+    with pytest.raises(ExperimentError, match="the file varies it"):
+        Experiment.from_file(tmp_path / "e.toml", {'train.parameters."*".lr': "3"})
     with pytest.raises(ExperimentError, match="--set train.epochs: the file varies it"):
         Experiment.from_file(tmp_path / "e.toml", {"train.epochs": "3"})

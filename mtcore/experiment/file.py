@@ -197,7 +197,7 @@ def load(path: Path | str, overrides: Mapping[str, str] | None = None) -> tuple[
             value = tomllib.loads(f"value = {text}")["value"]
         except tomllib.TOMLDecodeError:
             value = text
-        if isinstance(varied := data.get("vary"), dict) and key in varied:
+        if isinstance(varied := data.get("vary"), dict) and _names(key) in map(_names, varied):
             raise ExperimentError(f"--set {key}: the file varies it, so that this value would be used in no run; set vary instead: --set 'vary={{}}'")
         data = override(data, key, value)
     return data, path.resolve().parent
@@ -233,7 +233,7 @@ def parse(data: Mapping[str, Any]) -> Config:
         if wrong:
             raise ExperimentError(message)
     for key in config.vary:
-        if _FIXED.match(key):
+        if _FIXED.match(".".join(_names(key))):
             raise ExperimentError(f"vary.{key}: data is read and parts are drawn once per experiment, so that what bears on them (split, "
                                   "materials, group, root, reader, parts, a dataset's tasks, labels) does not vary; write another experiment")
     return config
@@ -268,7 +268,7 @@ def override(data: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
     """A copy with the value at a dotted key replaced; a step in a list is addressed by its `id`, by default its short name."""
     data = copy.deepcopy(dict(data))
     place, done = data, []
-    *path, last = key.split(".")
+    *path, last = _names(key)
     if key == "model.trunks.main" and "trunk" in data.get("model", {}):
         path, last = ["model"], "trunk"
     for name in path:
@@ -281,6 +281,11 @@ def override(data: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
     else:
         raise ExperimentError(f"{key}: {'.'.join(done)} is no table")
     return data
+
+
+def _names(key: str) -> list[str]:
+    """Of a dotted key; names that have dots themselves are quoted, as in TOML."""
+    return ["".join(found) for found in re.findall(r"""(?:^|\.)(?:'([^']*)'|"([^"]*)"|([^.]*))""", key)]
 
 
 def _inner(place: Any, name: str, done: list[str]) -> Any:
