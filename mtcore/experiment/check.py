@@ -27,7 +27,7 @@ __all__ = ["check_experiment"]
 
 
 def check_experiment(experiment: Experiment, clips: int) -> list[str]:
-    """What is found, in lines; nothing is stored. Raises what a run would raise."""
+    """What is found, in lines; nothing is stored but digests and the vectors of `split.similar`. Raises what a run would raise."""
     lines, seen = [], set()
     experiment._refuse(experiment.corpus.bad)
     for dataset in experiment.corpus.datasets:

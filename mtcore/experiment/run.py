@@ -478,7 +478,7 @@ class Experiment:
     # Checking ---------------------------------------------------------------------------------------------------------
 
     def check(self, clips: int = 4) -> list[str]:
-        """Everything that can go wrong, found early: a few clips of each dataset and part go through to the loss, nothing is stored."""
+        """Everything that can go wrong, found early: a few clips of each dataset and part go through to the loss; no features are stored."""
         return check_experiment(self, clips)
 
 
