@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from mtcore.errors import DataError, ExperimentError, TrainingError
+from mtcore.experiment.run import Experiment
 from mtcore.plugin import Clip, File
 from mtcore.progress import Progress
 
@@ -240,6 +241,19 @@ def test_seeds_vary_and_the_parts_stay(make):
     assert one.builder.described(("a",), one.tasks)["split"] == other.builder.described(("a",), other.tasks)["split"]
 
 
+def test_what_is_in_every_variation_needs_no_default(make):
+    trunks = [{"use": "core.mlp", "hidden": [8], "as": "small"}, {"use": "core.mlp", "hidden": [32], "as": "large"}]
+    inputs = [{"extractor": "core.spectrogram", "steps": ["core.standardize"], "as": "plain"}]
+    varied = make(split={"folds": 1}, model={}, inputs={}, vary={"model.trunk": trunks, "inputs.main": inputs})
+    assert [run.variation.name for run in varied.runs()] == ["small_plain", "large_plain"] and varied.check()
+    with pytest.raises(ExperimentError, match="^inputs: expected at least one"):
+        make(inputs={}, vary={"model.trunk": trunks})
+    with pytest.raises(ExperimentError, match="^model: expected a trunk"):
+        make(model={}, vary={"seed": [1, 2]})
+    with pytest.raises(ExperimentError, match="model: expected a trunk"):
+        make(model={}, vary={"model.module": ["", "x"]}).runs()
+
+
 def test_a_default_that_is_written_out_is_the_same_run(make):
     short = make(split={"folds": 1}, train={"epochs": 1, "stop": {"patience": 2}})
     long = make(split={"folds": 1, "repeats": 1, "test": 0.2}, train={"epochs": 1, "stop": {"patience": 2, "on": "loss"}},
@@ -413,10 +427,21 @@ def test_an_epoch_without_the_watched_figure_is_no_better_than_any_other(make, m
     assert run.folder.info["best_epoch"] == 1
 
 
-def test_setting_what_is_varied_is_an_error(tmp_path):
-    from mtcore.errors import ExperimentError
-    from mtcore.experiment.run import Experiment
+@pytest.mark.parametrize("key", ["train.parameters.'trunks.*'.lr", 'train.parameters."trunks.*".lr', "'train'.parameters.'trunks.*'.lr"])
+def test_a_key_with_dots_is_quoted(make, tmp_path, key):
+    runs = make(split={"folds": 1}, vary={key: [0.0, 0.1]}).runs()
+    assert [{name: one.lr for name, one in run.config.train.parameters.items()} for run in runs] == [{"trunks.*": 0.0}, {"trunks.*": 0.1}]
+    (tmp_path / "e.toml").write_text("name = 'e'\ndatasets = {a = {reader = 'core.tones'}}\ninputs = {main = {extractor = 'waveform'}}\n"
+                                     "model = {trunk = 'mlp'}\n")
+    opened = Experiment.from_file(tmp_path / "e.toml", {key: "0.5"})
+    assert {name: one.lr for name, one in opened.config.train.parameters.items()} == {"trunks.*": 0.5}
+    with pytest.raises(ExperimentError, match="data is read and parts are drawn once"):
+        make(vary={"datasets.'a'.root": ["x", "y"]})
 
-    (tmp_path / "e.toml").write_text('name = "e"\n[vary]\n"train.epochs" = [1, 2]\n')
+
+def test_setting_what_is_varied_is_an_error(tmp_path):
+    (tmp_path / "e.toml").write_text("name = 'e'\n[vary]\n'train.epochs' = [1, 2]\n\"train.parameters.'*'.lr\" = [1, 2]\n")
+    with pytest.raises(ExperimentError, match="the file varies it"):
+        Experiment.from_file(tmp_path / "e.toml", {'train.parameters."*".lr': "3"})
     with pytest.raises(ExperimentError, match="--set train.epochs: the file varies it"):
         Experiment.from_file(tmp_path / "e.toml", {"train.epochs": "3"})

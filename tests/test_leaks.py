@@ -71,6 +71,16 @@ def test_the_error_says_the_line_to_write():
             draw(birds, accept=few)
 
 
+def test_the_line_to_write_holds_no_name_that_nothing_has():
+    """What is accepted already and goes by some clip's name stays in it, once; what is misspelt does not."""
+    birds = given("birds", [("a", "train"), ("a", "test"), ("b", "train"), (None, "test"), ("c", "train")],
+                  [("x", 0, None), ("y", 0, None), ("5f" * 16, 0.0, None), ("5f" * 16, 0.0, None), ("z", 0, None)])
+    with pytest.raises(LeakError) as error:
+        draw(birds, accept=["a", "bb", "b", "c"])
+    line = re.search(r"accept_leaks = .*\]", str(error.value)).group()
+    assert tomllib.loads(line)["accept_leaks"] == ["a", "b", "c", "audio 5f5f5f5f"]
+
+
 def test_own_folds_with_a_group_in_two_parts():
     parts = [{"fold1": "train", "fold2": "test"}, {"fold1": "test", "fold2": "test"}, {"fold1": "train", "fold2": "train"},
              {"fold1": "test", "fold2": "train"}]

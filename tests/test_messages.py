@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import typing
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,8 @@ from click.testing import CliRunner
 from mtcore.cli import main
 from mtcore.errors import DataError, ExperimentError
 from mtcore.plugin import Clip, Lazy, Reader, Task
+from mtcore.plugin.building import parameters_of
+from mtcore.plugin.registry import get_registry
 
 FILE = """
 name = "small"
@@ -102,6 +105,8 @@ def expect(told, code, *patterns):
     ("name.of.what=3", ["name.of: name is no table"]),
     ("split.folds.many=3", ["split.folds.*no table"]),
     ("train.stop.on=lable.recall_macro", ["train.stop.on: expected loss, or TASK.FIGURE .or a list of some. with a task out of label; found"]),
+    ("tasks.label.weight=-1", ["tasks.label.weight: expected float >= 0.0, found -1"]),
+    ("train.sampler={use = \"samplers.balanced\", task = \"lable\"}", ["train.sampler: task: expected one of label; found 'lable'"]),
     ("tasks.lable.weight=2.0", ["tasks.lable: no dataset has this task; found label"]),
     ("vary={\"split.seed\" = [1, 2]}", ["vary.split.seed: .*parts are drawn once per experiment"]),
     ("vary={\"datasets.a.group\" = [\"x\", \"y\"]}", ["vary.datasets.a.group: .*parts are drawn once"]),
@@ -141,6 +146,10 @@ def expect(told, code, *patterns):
 def test_what_is_wrong_with_the_file(call, changed, patterns):
     for command in ("check", "run"):
         expect(call("--set", changed, command=command), 2, *patterns)
+
+
+def test_a_task_may_weigh_nothing(call):
+    expect(call("--set", "tasks.label.weight=0", command="check"), 0, "all well")
 
 
 def test_a_figure_that_the_watched_task_does_not_have(call):
@@ -370,5 +379,40 @@ def test_check_warns_of_recordings_of_several_rates(make, tmp_path):
     assert any("with 8000, 11025 Hz" in line for line in make(**content, inputs=inputs).check())
 
 
+def test_check_goes_through_clips_of_every_task(make, generated, call, place):
+    """Of each dataset, and of a task that only the last clips have."""
+    tasks = ("label", "size", "tags")
+    datasets = {task: {"reader": generated(chosen=(task,), offset=40 * number)} for number, task in enumerate(tasks)}
+    last = make(datasets=datasets, split={"folds": 1}).check()[-1]
+    assert "first losses" in last and all(f"{task} " in last.partition("first losses")[2] for task in tasks)
+    rows = "".join(f"{label}/{i}.wav,{label},{'xy'[i % 2] if (label, i > 1) == ('two', True) else ''},{'train' if i else 'test'}\n"
+                   for label in ("one", "two") for i in range(4))
+    index(place, "path,label,rare,part\n" + rows)
+    expect(call(command="check"), 0, r"first losses .*label \d.*rare \d|first losses .*rare \d.*label \d")
+
+
 def test_data_are_extracted_when_they_are_asked_for(make):
     assert len(make().runs()[0].data().rows("train")) > 0
+
+
+# Numbers out of bounds -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("changed", "says"), [
+    ("model.trunk={use = \"core.cnn\", channels = [8, -1]}", r"model.trunk.channels\[1\]: expected 1 or more; found -1"),
+    ("model.trunk={use = \"core.mlp\", hidden = [0]}", r"model.trunk.hidden\[0\]: expected 1 or more; found 0"),
+    ("model.trunk={use = \"networks.soft\", trunk = {use = \"networks.crnn\", pool = [4, 0, 2]}}",
+     r"model.trunk.trunk.pool\[1\]: expected 1 or more bins; found 0"),
+    ("tasks.label.head={use = \"core.linear\", thresholds = [1.5]}",
+     r"tasks.label.head.thresholds\[0\]: expected 0 or more and 1 or less; found 1.5")])
+def test_numbers_of_a_list_have_bounds(call, changed, says):
+    expect(call("--set", changed, command="check"), 2, says)
+
+
+def test_every_whole_number_of_a_component_says_its_least_value():
+    registry, inner = get_registry(), lambda kind: {kind}.union(*map(inner, typing.get_args(kind)))
+    parameters = {f"{full}.{one.name}": one for full, spec in registry.specs()
+                  for one in parameters_of(registry.load(spec.kind, full)) if int in inner(one.type)}
+    assert {"core.mlp.hidden", "networks.crnn.pool", "core.frames.medians"} <= set(parameters)
+    unbounded = [name for name, one in parameters.items() if one.minimum is None and one.choices is None]
+    assert unbounded == ["features.transformers.layer"]  # which counts from the last one, too

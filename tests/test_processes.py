@@ -13,6 +13,7 @@ import time
 import pytest
 import torch
 
+from mtcore.progress import Progress
 from mtcore.training.gradient import load_checkpoint
 
 FILE = """
@@ -98,8 +99,32 @@ def test_a_killed_worker_and_a_restart_continue(tmp_path, environment):
     assert all(torch.equal(one[key], two[key]) for key in one) and figures == others
 
 
+def test_an_interrupt_that_comes_twice_ends_a_process_once(tmp_path, environment):
+    """The terminal interrupts a process, and torchrun passes its own interrupt on to it a little later."""
+    start = command(tmp_path, "cut")
+    (tmp_path / "cut.toml").write_text((tmp_path / "cut.toml").read_text().replace("epochs = 2", "epochs = 10000"))
+    process = subprocess.Popen(start, env={**environment, "WORLD_SIZE": "1"}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        while not list((tmp_path / "cut").glob("spread/run*/checkpoints/last.pt")) and process.poll() is None:
+            time.sleep(0.01)
+        for _ in range(2):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.1)
+        told, _ = process.communicate(timeout=100)
+    finally:
+        process.kill()
+        process.wait()
+    info, = (tmp_path / "cut").glob("spread/run*/run.json")
+    assert json.loads(info.read_text())["status"] == "interrupted"
+    assert process.returncode == 130 and told.splitlines()[-1] == "interrupted" and told.count("interrupted") == 1
+
+
 def test_runs_at_a_time_are_the_same_runs(make):
     changes = {"datasets": {"a": {"reader": {"use": "core.tones", "count": 24}}}, "split": {"folds": 1}, "vary": {"seed": [1, 2]}}
-    one, two = ([run.folder.path for run in make(runs=name, jobs=jobs, **changes).run()] for name, jobs in (("a", 1), ("b", 2)))
+    said = Progress()
+    said.say = (lines := []).append
+    one, two = ([run.folder.path for run in make(runs=name, jobs=jobs, progress=said, **changes).run()] for name, jobs in (("a", 1), ("b", 2)))
+    assert lines[:2] == [f"[{number}/2] {path.name} starts" for number, path in enumerate(one, 1)]
+    assert sorted(lines[2:]) == sorted(f"{path.name} is done" for path in two)  # each once
     assert [path.name for path in one] == [path.name for path in two] and len(one) == 2
     assert all((a / "metrics.jsonl").read_text() == (b / "metrics.jsonl").read_text() for a, b in zip(one, two))

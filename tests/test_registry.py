@@ -236,6 +236,8 @@ WRONG = [
     ({"rate": "8k"}, "model.trunk.rate: ", "expected float or None, found str"),
     ({"rate": 2e6}, "model.trunk.rate: ", "expected 1 or more and 1e+06 or less Hz"),
     ({"rate": math.nan}, "model.trunk.rate: ", "found nan"),
+    ({"span": [0, math.inf]}, "model.trunk.span[1]: ", "expected a finite number; found inf"),
+    ({"span": [math.nan, 1]}, "model.trunk.span[0]: ", "expected a finite number; found nan"),
     ({"form": "squre"}, "model.trunk.form: ", "did you mean square?"),
     ({"side": "rihgt"}, "model.trunk.side: ", "did you mean right?"),
     ({"span": [1, 2, 3]}, "model.trunk.span: ", "length 2"),

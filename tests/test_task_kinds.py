@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -147,6 +148,19 @@ def test_files_as_targets_are_decoded(make, tmp_path):
     _, files = data_of(make, reader=Everything(chosen=("clean",), folder=str(tmp_path)))
     one, other = (data.rows("train").batch(range(6)).targets["clean"] for data in (arrays, files))
     torch.testing.assert_close(one / 8, other, equal_nan=True)
+
+
+@pytest.mark.parametrize("files", [True, False])
+def test_another_array_to_learn_is_another_run(make, tmp_path, monkeypatch, files):
+    def name(scale):
+        monkeypatch.setattr(sys.modules[__name__], "louder", lambda number: scale * wave(number)[0])
+        for i in range(36) if files else ():
+            soundfile.write(tmp_path / f"{i}.wav", louder(i)[0] / 30, RATE)
+        reader = Everything(chosen=("clean",), folder=str(tmp_path) if files else "")
+        run, = make(datasets={"a": {"reader": reader}}, split={"folds": 1}, inputs=WAVES, model={"trunk": "core.cnn1d"}).runs()
+        return run.name
+
+    assert name(2) == name(2) != name(3)
 
 
 def test_an_array_of_another_shape_is_refused_where_it_is_read():

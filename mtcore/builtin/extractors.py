@@ -30,7 +30,7 @@ class Spectrogram(Extractor):
 
     frame: float = param(0.032, unit="s", help="length of a frame")
     hop: float = param(0.01, unit="s", help="from the start of one frame to the start of the next")
-    fft: int | None = param(None, unit="samples", help="length of the FFT; default: the next power of two that holds a frame")
+    fft: int | None = param(None, minimum=1, unit="samples", help="of the FFT; default: the next power of two that holds a frame")
     scale: str = param("log", choices=("log", "power", "magnitude"), help="what the values are")
 
     def lengths(self, rate: float | None) -> tuple[int, int, int]:

@@ -8,22 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from torch import Tensor, nn
 
-from mtcore.plugin import Head, ParameterError, Predictions, Representation, RepresentationShape, Task, param
+from mtcore.plugin import Head, LabelHead, ParameterError, Predictions, Representation, RepresentationShape, Task, param
 
 __all__ = ["Array", "Frames", "Linear"]
-
-
-def best_threshold(scores: np.ndarray, true: np.ndarray, default: float) -> tuple[float, float]:
-    """The highest F1 of one label and a score from which deciding gives it, half-way to the next lower one; 0 and `default` where
-    nothing true can be found. Scores [n] from 0 to 1."""
-    order = np.argsort(-scores, kind="stable")
-    scores, hits = scores[order], np.cumsum(true[order])
-    if not true.any():
-        return 0.0, default
-    below = np.append(scores[1:], 0.0)
-    f1 = np.where(below < scores, 2 * hits / (np.arange(1, len(scores) + 1) + hits[-1]), 0)
-    best = int(f1.argmax())
-    return float(f1[best]), float((scores[best] + below[best]) / 2) if f1[best] else default
 
 
 class Over(nn.Module):
@@ -38,18 +25,12 @@ class Over(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Linear(Head):
-    """Linear map of the vector to one value per label (binary, regression: one value), after optional hidden layers.
-
-    Scores: softmax (multiclass), sigmoid (binary, multilabel), the values themselves (regression).
-    """
+class Linear(LabelHead):
+    """Linear map of the vector to one value per label (binary, regression: one value), after optional hidden layers."""
 
     kinds = ("multiclass", "binary", "multilabel", "regression")
-    hidden: list[int] = param([], help="widths of ReLU layers in front of the linear map")
+    hidden: list[int] = param([], minimum=1, help="widths of ReLU layers in front of the linear map")
     dropout: float = param(0.0, minimum=0, maximum=1, help="share of values dropped in front of each layer")
-    threshold: float = param(0.5, minimum=0, maximum=1, help="binary, multilabel: score from which a label is given")
-    tune: bool = param(False, help="binary, multilabel: the thresholds with the highest F1 on validation are taken")
-    thresholds: list[float] = param([], help="of each label (binary: of the second) in place of `threshold`")
 
     def build(self, task: Task, shape: RepresentationShape) -> nn.Module:
         single = task.kind in ("binary", "regression")
@@ -59,63 +40,32 @@ class Linear(Head):
         layers += [nn.Dropout(self.dropout), nn.Linear(widths[-1], 1 if single else len(task.labels))]
         return Over("vector", nn.Sequential(*layers, *([nn.Flatten(0)] if single else [])))
 
-    def scores(self, task: Task, output: Tensor) -> Tensor:
-        if task.kind == "regression":
-            return output
-        return output.softmax(1) if task.kind == "multiclass" else output.sigmoid()
-
-    def decide(self, task: Task, scores: np.ndarray) -> np.ndarray:
-        if task.kind == "regression":
-            return scores
-        if task.kind == "multiclass":
-            return scores.argmax(1)
-        thresholds = of_labels(self.thresholds, self.threshold, 1 if task.kind == "binary" else len(task.labels), task)
-        return (scores >= (thresholds[0] if task.kind == "binary" else thresholds)).astype(int)
-
-    def tuned(self, task: Task, predictions: Predictions) -> Linear:
-        if not self.tune or task.kind not in ("binary", "multilabel") or not predictions.clips:
-            return self
-        scores, true = (np.reshape(one, (len(predictions.clips), -1)).T for one in (predictions.scores, predictions.targets))
-        return replace(self, thresholds=[best_threshold(*pair, self.threshold)[1] for pair in zip(scores, true.astype(bool))])
-
-
-def of_labels(values: list, default: float, labels: int, task: Task) -> np.ndarray:
-    """`values`, one per label, or the default for all."""
-    if values and len(values) != labels:
-        raise ParameterError(f"task {task.name}: expected {labels} values for the labels, found {len(values)}: {values}")
-    return np.array(values or [default] * labels)
-
 
 SEGMENT, MEDIANS = 1.0, (1, 3, 5, 9, 17, 33)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Frames(Head):
+class Frames(LabelHead):
     """The same linear map of every frame to one value per label; a label's neighbouring active frames are one event."""
 
     kinds = ("events",)
-    threshold: float = param(0.5, minimum=0, maximum=1, help="score from which a label is active in a frame")
     median: int = param(1, minimum=1, unit="frames", help="length of a median filter over active frames, odd; 1: none")
     tune: bool = param(False, help="each label takes threshold and median with the highest F1 of 1 s segments on validation")
-    thresholds: list[float] = param([], help="of each label in place of `threshold`")
-    medians: list[int] = param([], unit="frames", help="of each label in place of `median`")
+    medians: list[int] = param([], minimum=1, unit="frames", help="of each label in place of `median`")
 
     def build(self, task: Task, shape: RepresentationShape) -> nn.Module:
         if shape.frames is None:
             raise ParameterError(f"task {task.name}: the head for events needs a trunk that gives frames, and this one gives "
                                  "a vector only; use a convolutional or recurrent trunk")
         for median in (self.median, *self.medians):
-            if median < 1 or median % 2 == 0:
+            if median % 2 == 0:
                 raise ParameterError(f"task {task.name}: median is an odd number of frames, found {median}")
         return Over("frames", nn.Conv1d(shape.frames, len(task.labels), 1))
 
-    def scores(self, task: Task, output: Tensor) -> Tensor:
-        return output.sigmoid()
-
     def decide(self, task: Task, scores: list[np.ndarray]) -> list[list[tuple[int, int, int]]]:
         """Per clip (onset frame, offset frame, label index), in order; the offset is the frame after the last active one."""
-        thresholds = of_labels(self.thresholds, self.threshold, len(task.labels), task)[:, None]
-        medians = of_labels(self.medians, self.median, len(task.labels), task)
+        thresholds = self.of_labels(task, self.thresholds, self.threshold)[:, None]
+        medians = self.of_labels(task, self.medians, self.median)
         return [self.events(np.stack([smoothed(*one) for one in zip(clip >= thresholds, medians)])) for clip in scores]
 
     def tuned(self, task: Task, predictions: Predictions) -> Frames:
@@ -129,7 +79,7 @@ class Frames(Head):
             found = [segments(*one, median, predictions.hop, predictions.first, *moved) for *one, moved in clips]
             scores, true = (np.concatenate(some, 1) for some in zip(*found))
             for label, known in enumerate(best):
-                f1, threshold = best_threshold(scores[label], true[label], self.threshold)
+                f1, threshold = self.best_threshold(scores[label], true[label], self.threshold)
                 best[label] = max(known, (f1, threshold, median), key=lambda one: one[0])
         return replace(self, thresholds=[one[1] for one in best], medians=[one[2] for one in best])
 

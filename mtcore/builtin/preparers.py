@@ -28,7 +28,7 @@ class CropOrPad(Preparer):
     """One length for all: longer arrays are cropped, shorter ones get zeros at the end."""
 
     acts_on = ("signal", "feature")
-    length: int | str = param(help='samples or frames, or seconds such as "3s", or min, median or max of the training clips')
+    length: int | str = param(minimum=1, help='samples, frames, seconds ("3s"), or min, median or max of the training clips')
     where: str = param("start", choices=("start", "center"), help="which part of a longer array is kept")
 
     @property

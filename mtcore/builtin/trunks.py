@@ -38,7 +38,7 @@ class BatchNorm(nn.BatchNorm1d):
 class Mlp(Trunk):
     """Fully connected layers over all inputs, flattened and joined. It gives no frames."""
 
-    hidden: list[int] = param([256, 256], help="widths of the layers")
+    hidden: list[int] = param([256, 256], minimum=1, help="widths of the layers")
     activation: str = param("relu", choices=tuple(ACTIVATIONS), help="after each layer")
     batch_norm: bool = param(False, help="batch normalisation in front of each activation")
     dropout: float = param(0.0, minimum=0, maximum=1, help="share of values dropped after each layer")
@@ -150,7 +150,7 @@ class Cnn(Trunk):
     A frame of the representation holds all channels at all remaining bins, the vector mean and maximum of the frames over time.
     """
 
-    channels: list[int] = param([24, 48, 96, 128], help="channels of the blocks; each block halves the bins, rounded up")
+    channels: list[int] = param([24, 48, 96, 128], minimum=1, help="channels of the blocks; each halves the bins, rounded up")
     stride: int = param(2, minimum=1, unit="frames", help="by which each block divides the frames, rounded up")
     first_kernel: int = param(5, minimum=1, help="size of the first block's filters in bins and frames, an odd number")
     kernel: int = param(3, minimum=1, help="size of the other blocks' filters, an odd number")
@@ -173,7 +173,7 @@ class Cnn1d(Trunk):
     """1-D convolutions over one waveform [channels, samples], after Dai et al., "Very deep convolutional neural networks for raw
     waveforms" (2017): long filters first, then filters of three, with a pooling by four after each."""
 
-    channels: list[int] = param([32, 64, 128, 128], help="channels of the blocks")
+    channels: list[int] = param([32, 64, 128, 128], minimum=1, help="channels of the blocks")
     kernel: int = param(81, minimum=1, unit="samples", help="length of the first filters, an odd number")
     stride: int = param(4, minimum=1, unit="samples", help="stride of the first filters")
     batch_norm: bool = param(True, help="batch normalisation in each block")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import signal
 import sys
 from dataclasses import dataclass
 from importlib import import_module
@@ -120,6 +121,8 @@ class Commands(click.Group):
     def invoke(self, ctx):
         if isinstance(sys.stdout, io.TextIOWrapper):  # a name that the terminal cannot show must not end a listing
             sys.stdout.reconfigure(errors="backslashreplace")
+        if "WORLD_SIZE" in os.environ:
+            signal.signal(signal.SIGINT, _interrupt_once)
         try:
             result = super().invoke(ctx)
             sys.stdout.flush()
@@ -134,6 +137,12 @@ class Commands(click.Group):
                 raise  # click ends quietly when the reader of our output has gone
             _tell(error, ctx.ensure_object(Settings).traceback)
             ctx.exit(error.exit_code if isinstance(error, MtcoreError) else 1)
+
+
+def _interrupt_once(*_):
+    """torchrun passes an interrupt on to processes that have had it from the terminal; it must not disturb their ending."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _tell(error: Exception, with_traceback: bool) -> None:

@@ -27,7 +27,7 @@ __all__ = ["check_experiment"]
 
 
 def check_experiment(experiment: Experiment, clips: int) -> list[str]:
-    """What is found, in lines; nothing is stored. Raises what a run would raise."""
+    """What is found, in lines; nothing is stored but digests and the vectors of `split.similar`. Raises what a run would raise."""
     lines, seen = [], set()
     experiment._refuse(experiment.corpus.bad)
     for dataset in experiment.corpus.datasets:
@@ -62,7 +62,7 @@ def _check_run(experiment: Experiment, run: Run, clips: int) -> list[str]:
         trainer.check(model, data, setup)
     rows = data.rows("train")
     lines += [f"{run.variation.name}: of these few clips, {line}" for line in rows.dropped]
-    batch = rows.batch(range(min(len(rows), 2 * clips)))
+    batch = rows.batch(_spread(np.arange(len(rows)), 2 * clips * len(data.datasets)))
     for step, prepared in setup.batch_steps:
         batch = prepared.apply(batch, {}, stream(data.seed, "check", step.id))
     output = model(batch.inputs, batch.lengths, batch.rows)
@@ -83,9 +83,15 @@ def _check_run(experiment: Experiment, run: Run, clips: int) -> list[str]:
 
 
 def few(corpus: Corpus, clips: int, dataset: Dataset, chain: Chain, parts: np.ndarray) -> Input:
-    """The prefix of a chain for the first clips of each part, in memory."""
+    """The prefix of a chain for a few clips of each part and of each task in it, in memory."""
     keys = corpus.keys(dataset)
     usable = np.array([key is not None for key in keys])
-    chosen = {int(c) for code in range(len(PARTS)) for c in np.flatnonzero((parts == code) & usable)[:clips]}
+    having = [usable, *(usable & [task in clip.targets for clip in dataset.clips] for task in dataset.tasks)]
+    chosen = {c for code in range(len(PARTS)) for has in having for c in _spread(np.flatnonzero((parts == code) & has), clips)}
     keys = [key if c in chosen else None for c, key in enumerate(keys)]
     return Input(chain, Memory({keys[c]: array_of(chain, dataset.clips[c].audio) for c in chosen}), keys)
+
+
+def _spread(values: np.ndarray, most: int) -> list[int]:
+    """At most so many of them, at equal distances, so that what lies in order does not show its beginning only."""
+    return values[np.linspace(0, len(values) - 1, min(most, len(values))).astype(int)].tolist()

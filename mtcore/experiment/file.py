@@ -96,7 +96,7 @@ class SplitConfig:
 class TaskConfig:
     loss: Use | None = None
     head: Use | None = None
-    weight: float = 1.0
+    weight: Annotated[float, Meta(ge=0)] = 1.0
     metrics: list[Any] | None = None
     labels: list[str] | None = None
     trunks: list[str] | None = None
@@ -169,8 +169,8 @@ class Config:
 
     name: str
     datasets: dict[str, DatasetConfig]
-    inputs: dict[str, InputConfig]
-    model: ModelConfig
+    inputs: dict[str, InputConfig] = field(default_factory=dict)
+    model: ModelConfig = field(default_factory=ModelConfig)
     seed: int = 0
     materials: dict[str, MaterialConfig] = field(default_factory=dict)
     teachers: dict[str, TeacherConfig] = field(default_factory=dict)
@@ -199,7 +199,7 @@ def load(path: Path | str, overrides: Mapping[str, str] | None = None) -> tuple[
             value = tomllib.loads(f"value = {text}")["value"]
         except tomllib.TOMLDecodeError:
             value = text
-        if isinstance(varied := data.get("vary"), dict) and key in varied:
+        if isinstance(varied := data.get("vary"), dict) and _names(key) in map(_names, varied):
             raise ExperimentError(f"--set {key}: the file varies it, so that this value would be used in no run; set vary instead: --set 'vary={{}}'")
         data = override(data, key, value)
     return data, path.resolve().parent
@@ -210,9 +210,10 @@ def parse(data: Mapping[str, Any]) -> Config:
     data = copy.deepcopy(dict(data))
     config = _filled(Config, data, "")
     config.split.seed = config.seed if config.split.seed is None else config.split.seed
-    train, model = config.train, config.model
-    problems = [(not config.datasets, "datasets: expected at least one"), (not config.inputs, "inputs: expected at least one"),
-                (not (model.trunk or model.trunks or model.module), "model: expected a trunk"),
+    train, model, varied = config.train, config.model, {key.partition(".")[0] for key in config.vary}
+    problems = [(not config.datasets, "datasets: expected at least one"),
+                (not config.inputs and "inputs" not in varied, "inputs: expected at least one"),
+                (not (model.trunk or model.trunks or model.module or "model" in varied), "model: expected a trunk"),
                 (model.trunk and model.trunks, "model: expected trunk or trunks, found both"),
                 (train.epochs is not None and train.updates is not None, "train: expected epochs or updates, found both"),
                 (any(n is not None and n < 1 for n in (train.epochs, train.updates)), "train: expected at least one epoch or update"),
@@ -220,8 +221,8 @@ def parse(data: Mapping[str, Any]) -> Config:
                   for key, value in (("optimizer", train.optimizer), ("scheduler", train.scheduler))),
                 *((one not in config.inputs, f"datasets.{name}.inputs.{one}: expected one of the inputs {', '.join(config.inputs)}")
                   for name, dataset in config.datasets.items() for one in dataset.inputs),
-                *((bool(one.extractor) == bool(one.task), f"inputs.{name}: expected an extractor or a task whose targets are the input")
-                  for name, one in config.inputs.items()),
+                *((bool(one.extractor) == bool(one.task) and "inputs" not in varied,
+                   f"inputs.{name}: expected an extractor or a task whose targets are the input") for name, one in config.inputs.items()),
                 *((one.task and one.signal, f"inputs.{name}.signal: targets of a task are no signal; expected steps only")
                   for name, one in config.inputs.items()),
                 *((name in config.datasets, f"materials.{name}: a dataset has this name too; give the material another")
@@ -234,7 +235,7 @@ def parse(data: Mapping[str, Any]) -> Config:
         if wrong:
             raise ExperimentError(message)
     for key in config.vary:
-        if _FIXED.match(key):
+        if _FIXED.match(".".join(_names(key))):
             raise ExperimentError(f"vary.{key}: data is read and parts are drawn once per experiment, so that what bears on them (split, "
                                   "materials, group, root, reader, parts, a dataset's tasks, labels) does not vary; write another experiment")
     return config
@@ -269,7 +270,7 @@ def override(data: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
     """A copy with the value at a dotted key replaced; a step in a list is addressed by its `id`, by default its short name."""
     data = copy.deepcopy(dict(data))
     place, done = data, []
-    *path, last = key.split(".")
+    *path, last = _names(key)
     if key == "model.trunks.main" and "trunk" in data.get("model", {}):
         path, last = ["model"], "trunk"
     for name in path:
@@ -282,6 +283,11 @@ def override(data: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
     else:
         raise ExperimentError(f"{key}: {'.'.join(done)} is no table")
     return data
+
+
+def _names(key: str) -> list[str]:
+    """Of a dotted key; names that have dots themselves are quoted, as in TOML."""
+    return ["".join(found) for found in re.findall(r"""(?:^|\.)(?:'([^']*)'|"([^"]*)"|([^.]*))""", key)]
 
 
 def _inner(place: Any, name: str, done: list[str]) -> Any:

@@ -19,8 +19,8 @@ import numpy as np
 import platformdirs
 import torch
 
-from ..clip import PARTS
-from ..errors import DataError, ExperimentError, MtcoreError
+from ..clip import PARTS, File, Lazy
+from ..errors import DataError, ExperimentError, MtcoreError, at
 from ..extracting.chain import Chain
 from ..extracting.fill import WORKER_LOST, Wanted, fill
 from ..extracting.store import Store
@@ -30,6 +30,7 @@ from ..preparing.data import RunData
 from ..preparing.inputs import Input, Material, target_input
 from ..progress import Progress, in_parallel
 from ..reading.dataset import Dataset
+from ..reading.digests import Digests
 from ..reporting.fanout import Reporters
 from ..runfolder import RunFolder
 from ..streams import derive, stream
@@ -126,12 +127,15 @@ class Run:
         with (device := device_of(train.device)):  # what they keep is made there
             losses = {name: one.component.build(data.tasks[name], statistics[name]) for name, one in builder.losses(data.tasks).items()}
             balancing = builder.training("balancer").component.build(builder.weights(data.tasks))
+        sampler = builder.training("sampler").component
+        with at("train.sampler"):
+            batches = sampler.build(data.rows("train").sampler_index(), train.batch_size)
         return Setup(
             heads={name: one.component for name, one in builder.heads(data.tasks).items()},
             losses=losses,
             metrics=metrics, primary=primary,
             balancing=balancing,
-            batches=builder.training("sampler").component.build(data.rows("train").sampler_index(), train.batch_size),
+            batches=batches,
             reporters=Reporters({} if self.folder.silent else {one.name: one.component.build(self.folder.path) for one in reporters},
                                 self.folder.log), processes=self.experiment.processes, device=device,
             optimizer=builder.optimizer(), scheduler=builder.scheduler(), progress=progress,
@@ -329,12 +333,26 @@ class Experiment:
         for dataset in self.corpus.everything:
             if dataset.name in (*variation.datasets, *config.materials):
                 parts = self.corpus.parts.folds[fold][dataset.name]
-                for clip, key, part in zip(dataset.clips, self.corpus.keys(dataset), parts):
-                    encoded = {name: self.tasks[name].encode(target) for name, target in clip.targets.items()
-                               if (name in variation.tasks or name in seen) and name in dataset.tasks and self.tasks[name].kind != "array"}
+                for c, (clip, key, part) in enumerate(zip(dataset.clips, self.corpus.keys(dataset), parts)):
+                    encoded = {name: self._arrays.get((dataset.name, c, name)) or self.tasks[name].encode(target)
+                               for name, target in clip.targets.items()
+                               if (name in variation.tasks or name in seen) and name in dataset.tasks}
                     row = [clip.id, key, int(part), encoded, dict(clip.groups)]
                     digest.update(json.dumps(row, sort_keys=True, default=str).encode())
         return digest.hexdigest()
+
+    @cached_property
+    def _arrays(self) -> dict[tuple[str, int, str], Any]:
+        """What arrays to learn hold, by dataset, clip and task: a digest, of files with the stretch."""
+        found = {(dataset.name, c, name): clip.targets[name] for dataset in self.corpus.datasets for name, task in dataset.tasks.items()
+                 if task.kind == "array" for c, clip in enumerate(dataset.clips) if name in clip.targets}
+        given = {place: target for place, target in found.items() if isinstance(target, (File, Lazy))}
+        digests, _ = Digests(self.cache).of(list(given.values()), self.jobs, self.progress)
+        told = {place: [digest, getattr(given[place], "start", 0), getattr(given[place], "stop", None)] for place, digest in zip(given, digests)}
+        for place in found.keys() - given.keys():
+            array = np.ascontiguousarray(found[place], np.float32)
+            told[place] = [blake2b(array, digest_size=16).hexdigest(), array.shape]
+        return told
 
     # Data -------------------------------------------------------------------------------------------------------------
 
@@ -471,7 +489,7 @@ class Experiment:
     # Checking ---------------------------------------------------------------------------------------------------------
 
     def check(self, clips: int = 4) -> list[str]:
-        """Everything that can go wrong, found early: a few clips of each dataset and part go through to the loss, nothing is stored."""
+        """Everything that can go wrong, found early: a few clips of each dataset and part go through to the loss; no features are stored."""
         return check_experiment(self, clips)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import keyword
+import math
 import re
 import typing
 from functools import lru_cache
@@ -113,6 +114,8 @@ def _check_choice(value: Any, parameter: Parameter, path: str) -> None:
         raise ExperimentError(f"{path}: expected one of {', '.join(map(str, choices))}; found {value!r}"
                               + near(str(value), [str(choice) for choice in choices]))
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ExperimentError(f"{path}: expected a finite number; found {value!r}")
     if number and not ((low is None or value >= low) and (high is None or value <= high)):
         limits = [f"{limit:g} or {word}" for limit, word in ((low, "more"), (high, "less")) if limit is not None]
         unit = f" {parameter.unit}" if parameter.unit else ""

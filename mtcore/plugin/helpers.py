@@ -1,19 +1,24 @@
-"""What plugins need again and again: readers of tables and folders, losses of events."""
+"""What plugins need again and again: readers of tables and folders, heads of labels, losses of events."""
 
 from __future__ import annotations
 
 import csv
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Iterator, Sequence
 
-from ..errors import DataError
+from ..errors import DataError, ParameterError
+from ..task import Task
+from .interfaces import Head
+from .params import param
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
-    from .interfaces import Batch
+    from .interfaces import Batch, Predictions
 
-__all__ = ["framed", "scan", "table"]
+__all__ = ["LabelHead", "framed", "scan", "table"]
 
 
 class Row(dict):
@@ -86,3 +91,61 @@ def framed(output: Tensor, target: Tensor, batch: Batch, task: str) -> tuple[Ten
         return target, torch.ones_like(output[:, 0])
     length = next(iter(batch.lengths.values()))[batch.rows[task]]
     return target, (torch.arange(frames, device=output.device) * stride < length.unsqueeze(1)).to(output)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelHead(Head):
+    """A head whose output are logits (regression: values), and what it decides by, which validation may teach.
+
+    Scores: softmax (multiclass), sigmoid (binary, multilabel, events), the values themselves (regression).
+    """
+
+    threshold: float = param(0.5, minimum=0, maximum=1, help="binary, multilabel, events: score from which a label is given")
+    tune: bool = param(False, help="binary, multilabel: the thresholds with the highest F1 on validation are taken")
+    thresholds: list[float] = param([], minimum=0, maximum=1, help="of each label (binary: of the second) in place of `threshold`")
+
+    def scores(self, task: Task, output: Tensor) -> Tensor:
+        if task.kind == "regression":
+            return output
+        return output.softmax(1) if task.kind == "multiclass" else output.sigmoid()
+
+    def decide(self, task: Task, scores: np.ndarray) -> np.ndarray:
+        if task.kind == "regression":
+            return scores
+        if task.kind == "multiclass":
+            return scores.argmax(1)
+        thresholds = self.of_labels(task, self.thresholds, self.threshold)
+        return (scores >= (thresholds[0] if task.kind == "binary" else thresholds)).astype(int)
+
+    def tuned(self, task: Task, predictions: Predictions) -> LabelHead:
+        if not self.tune or task.kind not in ("binary", "multilabel") or not predictions.clips:
+            return self
+        import numpy as np
+
+        scores, true = (np.reshape(one, (len(predictions.clips), -1)).T for one in (predictions.scores, predictions.targets))
+        return replace(self, thresholds=[self.best_threshold(*pair, self.threshold)[1] for pair in zip(scores, true.astype(bool))])
+
+    @staticmethod
+    def of_labels(task: Task, values: list, default: float) -> np.ndarray:
+        """`values`, one per label (binary: of the second), or the default for all."""
+        import numpy as np
+
+        labels = 1 if task.kind == "binary" else len(task.labels)
+        if values and len(values) != labels:
+            raise ParameterError(f"task {task.name}: expected {labels} values for the labels, found {len(values)}: {values}")
+        return np.array(values or [default] * labels)
+
+    @staticmethod
+    def best_threshold(scores: np.ndarray, true: np.ndarray, default: float) -> tuple[float, float]:
+        """The highest F1 of one label and a score from which deciding gives it, half-way to the next lower one; 0 and `default` where
+        nothing true can be found. Scores [n] from 0 to 1."""
+        import numpy as np
+
+        order = np.argsort(-scores, kind="stable")
+        scores, hits = scores[order], np.cumsum(true[order])
+        if not true.any():
+            return 0.0, default
+        below = np.append(scores[1:], 0.0)
+        f1 = np.where(below < scores, 2 * hits / (np.arange(1, len(scores) + 1) + hits[-1]), 0)
+        best = int(f1.argmax())
+        return float(f1[best]), float((scores[best] + below[best]) / 2) if f1[best] else default

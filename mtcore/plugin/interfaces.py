@@ -446,13 +446,14 @@ class Balancing:
 @dataclass(frozen=True)
 class SamplerIndex:
     """The training rows as arrays: `dataset`, `group` (integers) and `length` (frames) per row; `labels[task]`: label index per
-    row, -1 where it has none or several."""
+    row, -1 where it has none or several. `seed` keys what goes on over epochs."""
 
     dataset: np.ndarray
     group: np.ndarray
     length: np.ndarray
     labels: Mapping[str, np.ndarray]
     datasets: tuple[str, ...] = ()
+    seed: int = 0
 
 
 class Sampler(Component):

@@ -21,6 +21,7 @@ from ..extracting.store import Store
 from ..plugin import Batch, SamplerIndex, Statistics, Sums, Task
 from ..reading.dataset import Dataset
 from ..reading.decode import decode
+from ..streams import derive
 from .inputs import Input, as_sound, dense, lesson, ragged, rasterise, stretch
 
 __all__ = ["RunData", "Rows"]
@@ -255,7 +256,7 @@ class Rows(torch.utils.data.Dataset):
         length = [(data.input(d, data.names[0]).store.shape(data.input(d, data.names[0]).keys[c]) or (1,))[-1] for d, c, _ in self.index]
         groups = [data.groups[data.datasets[d].name][c] for d, c, _ in self.index]
         return SamplerIndex(self.index[:, 0].copy(), np.array(groups, np.int64), np.array(length, np.int64), columns,
-                            tuple(d.name for d in data.datasets))
+                            tuple(d.name for d in data.datasets), derive(data.seed, "sampler"))
 
     def __getitem__(self, row: int) -> Batch:
         return self.batch([row])

@@ -297,10 +297,11 @@ def _whole(pool: _Pool, parts: np.ndarray, where: str) -> np.ndarray:
     leaks = np.array([not pool.accept.issuperset(some) for some in names], bool)
     if leaks.any():
         of = pool.names_of(np.isin(pool.component, torn[leaks]) & (parts >= 0))
-        wanted = list(dict.fromkeys(name for some, leak in zip(names, leaks) if leak for name in some))
+        known = sorted(pool.accept.intersection(map(pool._name, range(len(pool.component)))))
+        wanted = list(dict.fromkeys([*known, *(name for some, leak in zip(names, leaks) if leak for name in some)]))
         raise LeakError(f"{where}: expected every group in one part, found {leaks.sum()} in two or more (dataset {of}): "
                         f"{pool.names(torn[leaks], holds)}; choose as `group` what the parts keep together, correct the parts, or "
-                        f"accept what cannot be helped in [split]: accept_leaks = {_listed([*sorted(pool.accept), *wanted])}")
+                        f"accept what cannot be helped in [split]: accept_leaks = {_listed(wanted)}")
     for component, some in zip(torn, names):
         pool.accepted.update(some)
         places = pool.torn.setdefault(pool.names([component], holds), [])

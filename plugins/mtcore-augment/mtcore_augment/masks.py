@@ -21,7 +21,7 @@ class SpecAugment(Augmentation):
     bands: int = param(2, minimum=0, help="how many masks in frequency")
     bins: int = param(8, minimum=0, help="the widest of them, in bins")
     stretches: int = param(2, minimum=0, help="how many masks in time")
-    frames: int | str = param("0.3s", help='the widest of them: frames, or seconds such as "0.3s"')
+    frames: int | str = param("0.3s", minimum=1, help='the widest of them: frames, or seconds such as "0.3s"')
     share: float = param(0.2, minimum=0, maximum=1, help="of the clip's frames, at most, in one mask in time")
     fill: str = param("mean", choices=("mean", "zero"), help="what is written: the clip's mean or zero")
 

@@ -101,7 +101,7 @@ class RandomCrop(Augmentation):
     """One length for all: of longer arrays a random stretch, outside training the middle; shorter ones get zeros at the end."""
 
     acts_on = ("signal", "feature")
-    length: int | str = param(help='samples or frames, or seconds such as "3s"')
+    length: int | str = param(minimum=1, help='samples or frames, or seconds such as "3s"')
 
     def prepare(self, context: Context) -> Prepared:
         if not context.rate and context.axis is None:

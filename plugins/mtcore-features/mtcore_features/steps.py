@@ -33,8 +33,8 @@ class Window(Preparer):
 
     acts_on = "feature"
     window = True
-    length: int | str = param(help='length of a window: frames, or seconds such as "1s"')
-    hop: int | str | None = param(None, help="from the start of one window to that of the next, likewise; default: the length")
+    length: int | str = param(minimum=1, help='length of a window: frames, or seconds such as "1s"')
+    hop: int | str | None = param(None, minimum=1, help="from one window's start to the next one's, likewise; default: the length")
 
     def prepare(self, context: Context) -> Prepared:
         length = frames_of(self.length, "length", context)

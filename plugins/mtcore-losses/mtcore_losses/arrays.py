@@ -55,7 +55,7 @@ class Reconstruction(Head):
     input frame that it stands for. What it gives is for the loss alone: predictions hold nothing of it."""
 
     kinds = ("none",)
-    shape: list[int] = param(help="of the input that is to be given back, such as [1, 64, 100]; -1 for frames that differ")
+    shape: list[int] = param(minimum=-1, help="of the input to be given back, such as [1, 64, 100]; -1 for frames that differ")
 
     def build(self, task: Task, shape: RepresentationShape) -> nn.Module:
         framed, sizes = self.shape[-1:] == [-1], [size for size in self.shape if size > 0]

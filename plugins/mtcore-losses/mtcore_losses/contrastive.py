@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Callable
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mtcore.plugin import Batch, Head, Loss, Representation, RepresentationShape, Statistics, Task, TrainingError, param
+from mtcore.plugin import Batch, LabelHead, Loss, Representation, RepresentationShape, Statistics, Task, TrainingError, param
 
 __all__ = ["Contrastive", "Projection"]
 
@@ -35,7 +34,7 @@ def logits_of(task: Task) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Projection(Head):
+class Projection(LabelHead):
     """An embedding of length 1 for the loss `losses.contrastive`, and what decides labels: a linear map of the trunk's vector
     that learns beside it, the linear evaluation of contrastive learning done while training. No gradient of it reaches the trunk,
     so what the trunk learns is the embedding's alone, and figures say how well its vector tells the labels apart.
@@ -47,16 +46,12 @@ class Projection(Head):
     kinds = ("multiclass", "binary")
     values: int = param(128, minimum=2, help="of the embedding")
     hidden: int = param(256, minimum=0, help="width of a ReLU layer between the vector and the embedding; 0: none")
-    threshold: float = param(0.5, minimum=0, maximum=1, help="binary: score from which the second label is given")
 
     def build(self, task: Task, shape: RepresentationShape) -> nn.Module:
         return Projected(shape.vector, self.hidden, self.values, logits_of(task))
 
     def scores(self, task: Task, output: Tensor) -> Tensor:
-        return output[:, :logits_of(task)].softmax(1) if task.kind == "multiclass" else output[:, 0].sigmoid()
-
-    def decide(self, task: Task, scores: np.ndarray) -> np.ndarray:
-        return scores.argmax(1) if task.kind == "multiclass" else (scores >= self.threshold).astype(int)
+        return super().scores(task, output[:, :logits_of(task)] if task.kind == "multiclass" else output[:, 0])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 import mtcore
 from mtcore.errors import ExperimentError
-from mtcore.plugin import (Batch, Clip, Event, Lazy, ParameterError, Reader, Representation, RepresentationShape, Statistics,
+from mtcore.plugin import (Batch, Clip, Event, Lazy, ParameterError, Predictions, Reader, Representation, RepresentationShape, Statistics,
                            Task, TrainingError)
 
 LABELS, TAGS, EVENTS = Task.multiclass("c", "abcd"), Task.multilabel("m", "abc"), Task.events("e", "ab")
@@ -273,3 +273,9 @@ def test_a_contrastive_run_learns_labels(tmp_path):
     losses = [line["value"] for line in lines if line["part"] == "train" and line["metric"] == "loss"]
     assert losses[-1] < losses[0]
     assert [line["value"] for line in lines if line["part"] == "test" and line["metric"] == "accuracy"][-1] > 0.8
+
+
+def test_the_projection_head_learns_its_threshold_on_validation():
+    scores, true = np.array([0.1, 0.2, 0.25, 0.3]), np.array([0, 0, 1, 1])
+    tuned = Projection(tune=True).tuned(BINARY, Predictions(BINARY, list("abcd"), scores, None, true))
+    assert tuned.thresholds == [pytest.approx(0.225)] and tuned.decide(BINARY, scores).tolist() == true.tolist()

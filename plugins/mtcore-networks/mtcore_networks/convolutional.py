@@ -36,8 +36,8 @@ class Vgg(Trunk):
     adds them, and instead of its linear layer there are the heads'. CNN14's last block does not pool; here all blocks do.
     """
 
-    channels: list[int] = param([16, 32, 64, 128], help="channels of the blocks; each halves the bins, rounded up. CNN10 has "
-                                "[64, 128, 256, 512], CNN14 goes on to 1024 and 2048")
+    channels: list[int] = param([16, 32, 64, 128], minimum=1, help="channels of the blocks; each halves the bins, rounded up. "
+                                "CNN10 has [64, 128, 256, 512], CNN14 goes on to 1024 and 2048")
     stride: int = param(2, minimum=1, unit="frames", help="by which each block divides the frames, rounded up; 1 for a frame per "
                         "input frame")
     batch_norm: bool = param(True, help="batch normalisation in front of each ReLU")
@@ -79,8 +79,8 @@ class Resnet(Trunk):
     and maximum over time.
     """
 
-    channels: list[int] = param([16, 32, 64, 128], help="channels of the stages; the paper's are [64, 128, 256, 512]")
-    blocks: list[int] = param([2, 2, 2, 2], help="residual blocks of the stages: [2, 2, 2, 2] is ResNet-18, "
+    channels: list[int] = param([16, 32, 64, 128], minimum=1, help="channels of the stages; the paper's are [64, 128, 256, 512]")
+    blocks: list[int] = param([2, 2, 2, 2], minimum=1, help="residual blocks of the stages: [2, 2, 2, 2] is ResNet-18, "
                               "[3, 4, 6, 3] ResNet-34")
     stride: int = param(2, minimum=1, unit="frames", help="by which the first filters, the maximum and each stage but the first "
                         "divide the frames, rounded up; 1 for a frame per input frame. Bins are always halved")

@@ -32,12 +32,12 @@ def spectra(trunk: str, shapes: Shapes) -> tuple[str, int, int]:
 
 
 def check_blocks(trunk: str, channels: Sequence[int], name: str = "", others: Sequence[int] = ()) -> None:
-    """At least one block; another list, where it has a name, has an element of 1 or more for each."""
-    if not channels or min(channels) < 1:
-        raise ParameterError(f"{trunk}: expected channels of 1 or more for at least one block, found channels = {list(channels)}")
-    if name and (len(others) != len(channels) or min(others) < 1):
-        raise ParameterError(f"{trunk}: expected a number of 1 or more in {name} for each of the {len(channels)} blocks that "
-                             f"channels lists, found {name} = {list(others)}")
+    """At least one block; another list, where it has a name, has an element for each."""
+    if not channels:
+        raise ParameterError(f"{trunk}: expected channels for at least one block, found channels = []")
+    if name and len(others) != len(channels):
+        raise ParameterError(f"{trunk}: expected a number in {name} for each of the {len(channels)} blocks that channels lists, "
+                             f"found {name} = {list(others)}")
 
 
 def shorter(size, stride: int):

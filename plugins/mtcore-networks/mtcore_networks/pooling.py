@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mtcore.plugin import Head, ParameterError, Representation, RepresentationShape, Task, param
+from mtcore.plugin import LabelHead, ParameterError, Representation, RepresentationShape, Task, param
 
 from .parts import within
 
@@ -17,7 +16,7 @@ __all__ = ["Pooling"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pooling(Head):
+class Pooling(LabelHead):
     """A linear map and sigmoid (multiclass: softmax) of every frame, whose probabilities y become one per label for the row.
 
     Wang, Li and Metze, "A comparison of five multiple instance learning pooling functions for sound event detection with weak
@@ -31,19 +30,12 @@ class Pooling(Head):
     kinds = ("multiclass", "binary", "multilabel")
     pool: str = param("linear_softmax", choices=("max", "mean", "attention", "linear_softmax", "exp_softmax"),
                       help="how frames' probabilities become the row's")
-    threshold: float = param(0.5, minimum=0, maximum=1, help="binary, multilabel: score from which a label is given")
 
     def build(self, task: Task, shape: RepresentationShape) -> nn.Module:
         if shape.frames is None:
             raise ParameterError(f"task {task.name}: the head pooling needs a trunk that gives frames, and this one gives a "
                                  "vector only; use a convolutional or recurrent trunk")
         return Pooled(self.pool, task.kind, shape.frames, 1 if task.kind == "binary" else len(task.labels))
-
-    def scores(self, task: Task, output: Tensor) -> Tensor:
-        return output.softmax(1) if task.kind == "multiclass" else output.sigmoid()
-
-    def decide(self, task: Task, scores: np.ndarray) -> np.ndarray:
-        return scores.argmax(1) if task.kind == "multiclass" else (scores >= self.threshold).astype(int)
 
 
 class Pooled(nn.Module):

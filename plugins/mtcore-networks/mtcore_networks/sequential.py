@@ -27,8 +27,8 @@ class Crnn(Trunk):
     directions), the vector the frames' mean and maximum over time.
     """
 
-    channels: list[int] = param([32, 32, 32], help="channels of the convolutions; the paper has up to [96, 96, 96]")
-    pool: list[int] = param([4, 4, 2], unit="bins", help="how many bins each block's maximum takes together, rounded up")
+    channels: list[int] = param([32, 32, 32], minimum=1, help="channels of the convolutions; the paper has up to [96, 96, 96]")
+    pool: list[int] = param([4, 4, 2], minimum=1, unit="bins", help="how many bins each block's maximum joins, rounded up")
     kernel: int = param(5, minimum=1, help="size of the filters in bins and frames, an odd number")
     stride: int = param(1, minimum=1, unit="frames", help="by which each block's maximum divides the frames, rounded up")
     hidden: int = param(64, minimum=1, help="units of each recurrent layer, in each direction")
@@ -96,7 +96,7 @@ class ConvTransformer(Trunk):
     takes memory that grows with the square of the frames.
     """
 
-    channels: list[int] = param([32, 32], help="channels of the convolutions; each halves the bins, rounded up")
+    channels: list[int] = param([32, 32], minimum=1, help="channels of the convolutions; each halves the bins, rounded up")
     stride: int = param(2, minimum=1, unit="frames", help="by which each convolution divides the frames, rounded up")
     width: int = param(96, minimum=1, help="values of a frame in the encoder, a multiple of heads")
     heads: int = param(4, minimum=1, help="of attention in each layer")

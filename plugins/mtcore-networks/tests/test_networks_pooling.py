@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mtcore_networks.pooling import Pooling
 from mtcore_networks.sequential import Crnn
+from sklearn.metrics import f1_score
 from torch.nn import functional as F
 
 import mtcore
-from mtcore.plugin import Clip, Lazy, ParameterError, Reader, Representation, RepresentationShape, Task
+from mtcore.plugin import Clip, Lazy, ParameterError, Predictions, Reader, Representation, RepresentationShape, Task
 from mtcore.training.model import build_model
 
 POOLS = ["max", "mean", "attention", "linear_softmax", "exp_softmax"]
@@ -142,3 +143,22 @@ def test_a_run_with_rows_of_any_length_learns_weak_labels(tmp_path):
     [run] = experiment.run()
     losses = [line["value"] for line in run.folder.metrics() if line["part"] == "train" and line["metric"] == "loss"]
     assert losses[-1] < 0.5 * losses[0]
+
+
+@pytest.mark.parametrize("kind", ["binary", "multilabel"])
+def test_validation_teaches_thresholds(kind):
+    """The highest F1 that any threshold gives each label; only when told, and only where labels are given by thresholds."""
+    rng = np.random.default_rng(3)
+    task, true = Task.multilabel("m", "abc"), rng.integers(0, 2, (40, 3))
+    scores = 0.3 * rng.random((40, 3)) + 0.2 * true * rng.random((40, 3))
+    if kind == "binary":
+        task, true, scores = Task.binary("b"), true[:, 0], scores[:, 0]
+    found = Predictions(task, [str(i) for i in range(40)], scores, None, true)
+    tuned = Pooling(pool="max", tune=True).tuned(task, found)
+    assert isinstance(tuned, Pooling) and tuned.pool == "max"
+    decided = tuned.decide(task, scores)
+    for label, told, one in zip(true.reshape(40, -1).T, decided.reshape(40, -1).T, scores.reshape(40, -1).T):
+        assert f1_score(label, told) == pytest.approx(max(f1_score(label, one >= threshold) for threshold in one))
+    assert decided.shape == true.shape and Pooling().tuned(task, found) == Pooling()
+    several = Task.multiclass("c", "abc")
+    assert Pooling(tune=True).tuned(several, Predictions(several, ["0"], np.ones((1, 3)), None, np.zeros(1, int))) == Pooling(tune=True)

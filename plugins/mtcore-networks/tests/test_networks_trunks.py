@@ -191,10 +191,9 @@ def test_what_it_cannot_take_is_said(trunk, shapes, says):
 
 
 @pytest.mark.parametrize("trunk, says", [
-    (Vgg(channels=[]), "vgg: expected channels of 1 or more for at least one block"),
-    (Crnn(channels=[4, 0]), "found channels = "),
-    (Resnet(blocks=[2, 2]), "resnet: expected a number of 1 or more in blocks for each of the 4 blocks"),
-    (Resnet(blocks=[2, 0, 2, 2]), r"found blocks = \[2, 0, 2, 2\]"), (Crnn(pool=[4]), "in pool for each of the 3 blocks"),
+    (Vgg(channels=[]), "vgg: expected channels for at least one block"),
+    (Resnet(blocks=[2, 2]), "resnet: expected a number in blocks for each of the 4 blocks"),
+    (Crnn(pool=[4]), "in pool for each of the 3 blocks"),
     (Crnn(kernel=4), "kernel is an odd number, found 4"), (ConvTransformer(width=50, heads=4), "multiple of 4 heads, found 50")])
 def test_parameters_that_contradict_each_other(trunk, says):
     with pytest.raises(ParameterError, match=says):

@@ -1,7 +1,8 @@
 """Samplers that draw from several sources in fixed shares, with a rule for where an epoch ends.
 
 A source is a dataset or a label's rows. Each is gone through in a shuffle of its own; one that ends before the epoch does begins anew
-in another shuffle. So the rows of a large source are covered once where the epoch ends with it, whatever the shares are.
+in another shuffle. So the rows of a large source are covered once where the epoch ends with it, whatever the shares are; one that the
+epoch leaves unfinished goes on in the next epoch where it stopped.
 """
 
 from __future__ import annotations
@@ -38,13 +39,17 @@ class Shares(Sampler):
         shares = shares / shares.sum()
         number = self.batches or self._batches(sources, shares, batch_size)
 
+        totals = [np.zeros(len(rows), int)]
+        for total in range(batch_size, number * batch_size + 1, batch_size):
+            totals.append(_apportioned(shares * total, total, shares, totals[-1]))
+        counts, drawn = np.diff(totals, axis=0), totals[-1]
+        # rows of an epoch: those drawn or, where that is every row, whole shuffles
+        steps = [count if count < len(part) else -(-count // len(part)) * len(part) for part, count in zip(rows, drawn.tolist())]
+
         def batches(epoch, rng):
-            streams = [_endless(part, np.random.default_rng(rng.integers(2**63))) for part in rows]
-            before = np.zeros(len(rows), int)
-            for total in range(batch_size, number * batch_size + 1, batch_size):
-                after = _apportioned(shares * total, total, shares, before)
-                yield [next(stream) for stream, count in zip(streams, after - before) for _ in range(count)]
-                before = after
+            walks = [_walk(part, epoch * step, index.seed, source) for source, (part, step) in enumerate(zip(rows, steps))]
+            for some in counts:
+                yield [next(walk) for walk, count in zip(walks, some) for _ in range(count)]
 
         return batches
 
@@ -65,10 +70,12 @@ def _apportioned(owed: np.ndarray, total: int, shares: np.ndarray, before: np.nd
     return down
 
 
-def _endless(rows: np.ndarray, rng: np.random.Generator) -> Iterator[int]:
-    """All rows in a shuffle, then again in another."""
+def _walk(rows: np.ndarray, first: int, *key: int) -> Iterator[int]:
+    """All rows in a shuffle, then again in another, without end, from the first-th on; what comes where follows from the key alone."""
+    number, place = divmod(first, len(rows))
     while True:
-        yield from rng.permutation(rows).tolist()
+        yield from np.random.default_rng([*key, number]).permutation(rows)[place:].tolist()
+        number, place = number + 1, 0
 
 
 def datasets(index: SamplerIndex) -> dict[str, np.ndarray]:

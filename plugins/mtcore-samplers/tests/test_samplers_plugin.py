@@ -1,6 +1,7 @@
 """Shares are kept, epochs end where they shall, every row comes, and everything follows from the stream."""
 
 from collections import Counter
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -67,6 +68,26 @@ def test_rows_of_the_named_source_come_whole_and_those_of_a_longer_one_in_part()
         counts = Counter(row for batch in epoch(Temperature(power=0.5, until=until), of, 4) for row in batch)
         rows = {name: np.flatnonzero(of.dataset == number) for number, name in enumerate("abc")}
         assert "".join(name for name in "abc" if all(counts[row] for row in rows[name])) == whole
+
+
+@settings(max_examples=40, deadline=None)
+@given(SIZES, st.integers(1, 16), st.sampled_from([Balanced(until="shortest"), Weighted(weights={"a": 3.0}, until="shortest"), Temperature(batches=2)]),
+       st.integers(1, 5))
+def test_a_source_that_an_epoch_leaves_unfinished_goes_on_in_the_next(sizes, batch_size, sampler, epochs):
+    of = index(sizes)
+    build = lambda number: list(sampler.build(of, batch_size)(number, np.random.default_rng(number)))
+    every = [[row for batch in build(number) for row in batch] for number in range(epochs)]
+    for source in range(len(sizes)):
+        rows = [[row for row in epoch if of.dataset[row] == source] for epoch in every]
+        if len(rows[0]) < sizes[source]:
+            walked = sum(rows, [])
+            passes = [walked[first:first + sizes[source]] for first in range(0, len(walked), sizes[source])]
+            assert all(len(set(one)) == len(one) for one in passes)  # each a shuffle of all rows, the last one begun
+
+
+def test_another_seed_is_another_walk():
+    walks = [list(Balanced(until="shortest").build(replace(index([50, 4]), seed=seed), 4)(1, np.random.default_rng(0))) for seed in (1, 1, 2)]
+    assert walks[0] == walks[1] != walks[2]
 
 
 @pytest.mark.parametrize("sampler", [Balanced(until="shortest"), Temperature(batches=5), Weighted(weights={"b": 2.5}), Bucketed(pool=2)])
