@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,9 +27,10 @@ def predict(model: torch.nn.Module, heads: dict[str, Head], losses: Mapping[str,
     called "dataset/clip id#number" then. Processes share the work, and all of them get everything. `tune`: `heads` learn what they decide
     by from this part."""
     found = _found(model, heads, losses, rows, batch_size, workers, processes or Processes())
-    trained, predictions = rows.data.statistics(), {}
+    data, trained, predictions = rows.data, rows.data.statistics(), {}
+    known = [(data.datasets[d].key(c), data.encoded[data.datasets[d].name][c]) for d, c, _ in rows.index.tolist()]
     for name, batches in found.items():
-        one, places = _joined(rows, rows.data.tasks[name], batches, each_window)
+        one, places = _joined(rows, known, data.tasks[name], batches, each_window and not data.tasks[name].framed)
         one.trained = None if trained[name].counts is None else tuple(np.flatnonzero(trained[name].counts).tolist())
         if tune and one.clips:
             heads[name] = heads[name].tuned(one.task, one)
@@ -61,15 +63,16 @@ def _found(model: torch.nn.Module, heads: Mapping[str, Head], losses: Mapping[st
     return {name: sorted((batch for one in every for batch in one[name]), key=lambda batch: batch[0][0]) for name in heads}
 
 
-def _joined(rows: Rows, task: Task, batches: Sequence[tuple[np.ndarray, float, torch.Tensor]], each_window: bool
-            ) -> tuple[Predictions, list[tuple[float, float, float, float]]]:
-    """Predictions that nothing is decided of yet; of events also each clip's hop, first frame's time, shift and speed."""
-    data, each = rows.data, each_window and not task.framed
+def _joined(rows: Rows, known: Sequence[tuple[str, Mapping[str, Any]]], task: Task, batches: Sequence[tuple[np.ndarray, float, torch.Tensor]],
+            each: bool) -> tuple[Predictions, list[tuple[float, float, float, float]]]:
+    """Predictions per clip, or of each row, that nothing is decided of yet; of events also each clip's hop, first frame's time, shift and
+    speed. `known`: of each row its clip's name and targets."""
     numbers = np.concatenate([np.zeros(0, int), *(some for some, _, _ in batches)])
-    clip = rows.index[numbers, :3 if each else 2]
-    starts = np.flatnonzero(np.append(True, (clip[1:] != clip[:-1]).any(1))[:len(clip)])
-    clips = [data.datasets[d].key(c) + "".join(f"#{window}" for window in w) for d, c, *w in clip[starts].tolist()]
-    targets: Any = [data.encoded[data.datasets[d].name][c].get(task.name) for d, c, *_ in clip[starts].tolist()]
+    windows = rows.index[numbers, 2]
+    starts = np.arange(len(numbers)) if each else np.flatnonzero(windows == 0)
+    first = [known[row] for row in numbers[starts].tolist()]
+    clips = [f"{clip}#{window}" for (clip, _), window in zip(first, windows.tolist())] if each else [clip for clip, _ in first]
+    targets: Any = [encoded.get(task.name) for _, encoded in first]
     if task.kind in ("events", "array", "none"):
         parts = list(zip(numbers.tolist(), (score for _, _, some in batches for score in some.double().numpy())))
         parts = [parts[start:end] for start, end in zip(starts, [*starts[1:], len(parts)])]
@@ -83,7 +86,7 @@ def _joined(rows: Rows, task: Task, batches: Sequence[tuple[np.ndarray, float, t
     if len(starts) < len(numbers):  # mean over a clip's windows
         scores = np.add.reduceat(scores, starts) / np.diff(starts, append=len(numbers)).reshape(-1, *[1] * (scores.ndim - 1))
     if task.kind == "regression":
-        mean, deviation = data.scaling[task.name]
+        mean, deviation = rows.data.scaling[task.name]
         scores = scores * deviation + mean
     if task.kind == "multilabel":
         targets = [[label in value for label in range(len(task.labels))] for value in targets]
