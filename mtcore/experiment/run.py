@@ -142,7 +142,7 @@ class Run:
         start, folder = time.monotonic(), self.folder
         threads = torch.get_num_threads()
         torch.set_num_threads(self.config.train.threads)
-        torch.use_deterministic_algorithms(True)
+        _deterministic(True, self.config.train.compile)
         try:
             data = self._fitted()
             for line in _absent_labels(data):
@@ -166,7 +166,7 @@ class Run:
             raise
         finally:
             torch.set_num_threads(threads)
-            torch.use_deterministic_algorithms(False)
+            _deterministic(False, self.config.train.compile)
 
     def _trained(self, data: RunData) -> Iterator[tuple[str, float, float]]:
         """All audio that the run learns from, that of materials, teachers and of runs whose outputs it takes included."""
@@ -491,6 +491,14 @@ def _execute_apart(token: str, content: Mapping[str, Any], options: Mapping[str,
     except MtcoreError as error:
         return name, error
     return name, None
+
+
+def _deterministic(on: bool, compiled: bool) -> None:
+    """`use_deterministic_algorithms` tells torch's compiler too, and imports it for that, which takes a second."""
+    if compiled:
+        torch.use_deterministic_algorithms(on)
+    else:
+        torch.set_deterministic_debug_mode("error" if on else "default")
 
 
 def _absent_labels(data: RunData) -> Iterator[str]:
