@@ -315,6 +315,7 @@ class Experiment:
         length = [train.epochs, train.updates] if depends_on_length(described["train"]["scheduler"]) else None
         seen = {one.task: self.tasks[one.task].labels for one in config.inputs.values() if one.task}
         further = [one for one in (seen, self.processes.count if self.processes.count > 1 else None) if one]
+        text = json.JSONEncoder(sort_keys=True, default=str).encode
         digest.update(json.dumps([described, fold, length, self.sample, *further], sort_keys=True, default=list).encode())
         for dataset in self.corpus.everything:
             if dataset.name in (*variation.datasets, *config.materials):
@@ -323,7 +324,7 @@ class Experiment:
                     encoded = {name: self.tasks[name].encode(target) for name, target in clip.targets.items()
                                if (name in variation.tasks or name in seen) and name in dataset.tasks and self.tasks[name].kind != "array"}
                     row = [clip.id, key, int(part), encoded, dict(clip.groups)]
-                    digest.update(json.dumps(row, sort_keys=True, default=str).encode())
+                    digest.update(text(row).encode())
         return digest.hexdigest()
 
     # Data -------------------------------------------------------------------------------------------------------------
