@@ -51,7 +51,7 @@ def _by_label(task: Task, sums: Mapping[str, Any]) -> dict[str, float]:
     tested, figures = [label for label, count in enumerate(true.tolist()) if count], {}
     if tested:
         values = np.array([hits, hits, 2 * hits]) / np.maximum([decided, true, decided + true], 1)
-        means = values.take(tested, 1).mean(1).tolist(), ((values * true).sum(1) / true.sum()).tolist()
+        means = (values.take(tested, 1).sum(1) / len(tested)).tolist(), ((values * true).sum(1) / true.sum()).tolist()
         for name, macro, weighted, by_label in zip(("precision", "recall", "f1"), *means, values.tolist()):
             figures |= {f"{name}_macro": macro, f"{name}_weighted": weighted}
             figures |= {f"{name}/{task.labels[label]}": by_label[label] for label in tested}

@@ -27,10 +27,11 @@ def predict(model: torch.nn.Module, heads: dict[str, Head], losses: Mapping[str,
     called "dataset/clip id#number" then. Processes share the work, and all of them get everything. `tune`: `heads` learn what they decide
     by from this part."""
     found = _found(model, heads, losses, rows, batch_size, workers, processes or Processes())
+    means = _means(rows, found)
     data, trained, predictions = rows.data, rows.data.statistics(), {}
-    known = [(data.datasets[d].key(c), data.encoded[data.datasets[d].name][c]) for d, c, _ in rows.index.tolist()]
+    names = [rows.key(row) for row in range(len(rows))]
     for name, batches in found.items():
-        one, places = _joined(rows, known, data.tasks[name], batches, each_window and not data.tasks[name].framed)
+        one, places = _joined(rows, names, data.tasks[name], batches, each_window and not data.tasks[name].framed)
         one.trained = None if trained[name].counts is None else tuple(np.flatnonzero(trained[name].counts).tolist())
         if tune and one.clips:
             heads[name] = heads[name].tuned(one.task, one)
@@ -38,23 +39,19 @@ def predict(model: torch.nn.Module, heads: dict[str, Head], losses: Mapping[str,
         if places:
             one.decided = [[_seconds(event, place) for event in events] for place, events in zip(places, one.decided)]
         predictions[name] = one
-    return predictions, {name: sum(loss for _, loss, _ in batches) / sum(len(numbers) for numbers, _, _ in batches)
-                         for name, batches in found.items() if batches}
+    return predictions, means
 
 
 def _found(model: torch.nn.Module, heads: Mapping[str, Head], losses: Mapping[str, Any], rows: Rows, batch_size: int, workers: int,
-           processes: Processes) -> dict[str, list[tuple[np.ndarray, float, torch.Tensor]]]:
-    """By task and batch, of all processes: the numbers of the rows that have the task, the sum of their losses, and their scores."""
+           processes: Processes) -> dict[str, list[tuple[np.ndarray, torch.Tensor, torch.Tensor]]]:
+    """By task and batch, of all processes: the numbers of the rows that have the task, their losses, and their scores."""
     model.eval()
     found: dict[str, list] = {name: [] for name in heads}
     drawn = [range(start, min(start + batch_size, len(rows))) for start in range(0, len(rows), batch_size)][processes.rank::processes.count]
     for chosen, batch in zip(drawn, rows.batches(drawn, workers)):
         numbers = np.arange(chosen.start, chosen.stop)
         for name, raw in outputs_of(model(batch.inputs, batch.lengths, batch.rows)).items():
-            values = losses[name](raw, batch.targets.get(name), batch)
-            if not math.isfinite(loss := values.sum(dtype=torch.float64).item()):
-                raise TrainingError(f"the loss of task {name} is not finite for {rows.part} clips {', '.join(batch.clips[:3])}, …: the network has "
-                                    "diverged; lower the learning rate")
+            loss = losses[name](raw, batch.targets.get(name), batch)
             scores = heads[name].scores(task := rows.data.tasks[name], raw)
             if task.kind == "events":  # a score per frame of the input: one of the output covers `stride` of them
                 scores = scores.repeat_interleave(-(-batch.targets[name].shape[-1] // scores.shape[-1]), -1)
@@ -63,16 +60,34 @@ def _found(model: torch.nn.Module, heads: Mapping[str, Head], losses: Mapping[st
     return {name: sorted((batch for one in every for batch in one[name]), key=lambda batch: batch[0][0]) for name in heads}
 
 
-def _joined(rows: Rows, known: Sequence[tuple[str, Mapping[str, Any]]], task: Task, batches: Sequence[tuple[np.ndarray, float, torch.Tensor]],
-            each: bool) -> tuple[Predictions, list[tuple[float, float, float, float]]]:
+def _means(rows: Rows, found: Mapping[str, Sequence[tuple[np.ndarray, torch.Tensor, torch.Tensor]]]) -> dict[str, float]:
+    """Each task's mean loss. Raises `TrainingError` that names task and clips of one that is not finite."""
+    counts = {name: sum(len(numbers) for numbers, _, _ in batches) for name, batches in found.items() if batches}
+    if not counts:
+        return {}
+    every = torch.cat([loss for name in counts for _, loss, _ in found[name]]).double().numpy()
+    starts = np.cumsum([0, *counts.values()])
+    sums = dict(zip(counts, np.add.reduceat(every, starts[:-1]).tolist()))
+    for name, start in zip(counts, starts):
+        if not math.isfinite(sums[name]):
+            numbers = np.concatenate([some for some, _, _ in found[name]])
+            clips = [rows.key(row) for row in numbers[~np.isfinite(every[start:start + counts[name]])]]
+            more = ", …" if len(clips) > 3 else ""
+            raise TrainingError(f"the loss of task {name} is not finite for {rows.part} clips {', '.join(clips[:3])}{more}: the network has "
+                                "diverged; lower the learning rate")
+    return {name: sums[name] / count for name, count in counts.items()}
+
+
+def _joined(rows: Rows, names: Sequence[str], task: Task, batches: Sequence[tuple[np.ndarray, torch.Tensor, torch.Tensor]], each: bool
+            ) -> tuple[Predictions, list[tuple[float, float, float, float]]]:
     """Predictions per clip, or of each row, that nothing is decided of yet; of events also each clip's hop, first frame's time, shift and
-    speed. `known`: of each row its clip's name and targets."""
+    speed. `names`: of each row's clip."""
     numbers = np.concatenate([np.zeros(0, int), *(some for some, _, _ in batches)])
     windows = rows.index[numbers, 2]
     starts = np.arange(len(numbers)) if each else np.flatnonzero(windows == 0)
-    first = [known[row] for row in numbers[starts].tolist()]
-    clips = [f"{clip}#{window}" for (clip, _), window in zip(first, windows.tolist())] if each else [clip for clip, _ in first]
-    targets: Any = [encoded.get(task.name) for _, encoded in first]
+    first = numbers[starts].tolist()
+    clips = [f"{names[row]}#{window}" for row, window in zip(first, windows)] if each else [names[row] for row in first]
+    targets: Any = [rows.targets[row].get(task.name) for row in first]
     if task.kind in ("events", "array", "none"):
         parts = list(zip(numbers.tolist(), (score for _, _, some in batches for score in some.double().numpy())))
         parts = [parts[start:end] for start, end in zip(starts, [*starts[1:], len(parts)])]
