@@ -26,10 +26,9 @@ def predict(model: torch.nn.Module, heads: dict[str, Head], losses: Mapping[str,
     """Predictions and mean loss per task over all rows of a part, in their order: per clip or, for all but events, per window, which is
     called "dataset/clip id#number" then. Processes share the work, and all of them get everything. `tune`: `heads` learn what they decide
     by from this part."""
-    found = _found(model, heads, losses, rows, batch_size, workers, processes or Processes())
+    found, names = _found(model, heads, losses, rows, batch_size, workers, processes or Processes())
     means = _means(rows, found)
     data, trained, predictions = rows.data, rows.data.statistics(), {}
-    names = [rows.key(row) for row in range(len(rows))]
     for name, batches in found.items():
         one, places = _joined(rows, names, data.tasks[name], batches, each_window and not data.tasks[name].framed)
         one.trained = None if trained[name].counts is None else tuple(np.flatnonzero(trained[name].counts).tolist())
@@ -43,21 +42,24 @@ def predict(model: torch.nn.Module, heads: dict[str, Head], losses: Mapping[str,
 
 
 def _found(model: torch.nn.Module, heads: Mapping[str, Head], losses: Mapping[str, Any], rows: Rows, batch_size: int, workers: int,
-           processes: Processes) -> dict[str, list[tuple[np.ndarray, torch.Tensor, torch.Tensor]]]:
-    """By task and batch, of all processes: the numbers of the rows that have the task, their losses, and their scores."""
+           processes: Processes) -> tuple[dict[str, list[tuple[np.ndarray, torch.Tensor, torch.Tensor]]], dict[int, str]]:
+    """By task and batch, of all processes: the numbers of the rows that have the task, their losses, and their scores. And by row its
+    clip's name."""
     model.eval()
-    found: dict[str, list] = {name: [] for name in heads}
+    found, names = {name: [] for name in heads}, {}
     drawn = [range(start, min(start + batch_size, len(rows))) for start in range(0, len(rows), batch_size)][processes.rank::processes.count]
     for chosen, batch in zip(drawn, rows.batches(drawn, workers)):
         numbers = np.arange(chosen.start, chosen.stop)
+        names.update(zip(chosen, batch.clips))
         for name, raw in outputs_of(model(batch.inputs, batch.lengths, batch.rows)).items():
             loss = losses[name](raw, batch.targets.get(name), batch)
             scores = heads[name].scores(task := rows.data.tasks[name], raw)
             if task.kind == "events":  # a score per frame of the input: one of the output covers `stride` of them
                 scores = scores.repeat_interleave(-(-batch.targets[name].shape[-1] // scores.shape[-1]), -1)
             found[name].append((numbers[batch.rows[name]], loss, scores))
-    every = processes.gathered(found)
-    return {name: sorted((batch for one in every for batch in one[name]), key=lambda batch: batch[0][0]) for name in heads}
+    every = processes.gathered((found, names))
+    return ({name: sorted((batch for one, _ in every for batch in one[name]), key=lambda batch: batch[0][0]) for name in heads},
+            {row: name for _, some in every for row, name in some.items()})
 
 
 def _means(rows: Rows, found: Mapping[str, Sequence[tuple[np.ndarray, torch.Tensor, torch.Tensor]]]) -> dict[str, float]:
@@ -78,10 +80,10 @@ def _means(rows: Rows, found: Mapping[str, Sequence[tuple[np.ndarray, torch.Tens
     return {name: sums[name] / count for name, count in counts.items()}
 
 
-def _joined(rows: Rows, names: Sequence[str], task: Task, batches: Sequence[tuple[np.ndarray, torch.Tensor, torch.Tensor]], each: bool
+def _joined(rows: Rows, names: Mapping[int, str], task: Task, batches: Sequence[tuple[np.ndarray, torch.Tensor, torch.Tensor]], each: bool
             ) -> tuple[Predictions, list[tuple[float, float, float, float]]]:
     """Predictions per clip, or of each row, that nothing is decided of yet; of events also each clip's hop, first frame's time, shift and
-    speed. `names`: of each row's clip."""
+    speed."""
     numbers = np.concatenate([np.zeros(0, int), *(some for some, _, _ in batches)])
     windows = rows.index[numbers, 2]
     starts = np.arange(len(numbers)) if each else np.flatnonzero(windows == 0)
