@@ -22,7 +22,8 @@ class File:
     stop: float | None = None
 
     def __post_init__(self):
-        object.__setattr__(self, "path", Path(self.path))
+        if not isinstance(self.path, Path):
+            object.__setattr__(self, "path", Path(self.path))
         if not 0 <= self.start < (float("inf") if self.stop is None else self.stop):
             raise DataError(f"{self.path}: expected 0 <= start < stop in seconds, found start {self.start}, stop {self.stop}")
 

@@ -48,14 +48,14 @@ class Sums(Measure):
 
 def _by_label(task: Task, sums: Mapping[str, Any]) -> dict[str, float]:
     hits, decided, true = sums["hits"], sums["decided"], sums["true"]
-    tested, figures = true > 0, {}
-    for name, values in {"precision": hits / np.maximum(decided, 1), "recall": hits / np.maximum(true, 1),
-                         "f1": 2 * hits / np.maximum(decided + true, 1)}.items():
-        if tested.any():
-            figures[f"{name}_macro"] = values[tested].mean()
-            figures[f"{name}_weighted"] = np.average(values, weights=true)
-        figures |= {f"{name}/{label}": value for label, value, there in zip(task.labels, values, tested) if there}
-    return figures | {f"support/{label}": count for label, count in zip(task.labels, true)}
+    tested, figures = [label for label, count in enumerate(true.tolist()) if count], {}
+    if tested:
+        values = np.array([hits, hits, 2 * hits]) / np.maximum([decided, true, decided + true], 1)
+        means = (values.take(tested, 1).sum(1) / len(tested)).tolist(), ((values * true).sum(1) / true.sum()).tolist()
+        for name, macro, weighted, by_label in zip(("precision", "recall", "f1"), *means, values.tolist()):
+            figures |= {f"{name}_macro": macro, f"{name}_weighted": weighted}
+            figures |= {f"{name}/{task.labels[label]}": by_label[label] for label in tested}
+    return figures | {f"support/{label}": count for label, count in zip(task.labels, true.tolist())}
 
 
 def _micro_f1(sums: Mapping[str, Any]) -> dict[str, float]:
@@ -66,8 +66,9 @@ def _micro_f1(sums: Mapping[str, Any]) -> dict[str, float]:
 
 def _known(predictions: Predictions) -> np.ndarray:
     """By label: whether the training part holds it."""
-    labels = range(len(predictions.task.labels))
-    return np.isin(labels, labels if predictions.trained is None else predictions.trained)
+    known = np.zeros(len(predictions.task.labels), bool)
+    known[... if predictions.trained is None else list(predictions.trained)] = True
+    return known
 
 
 def confusion(predictions: Predictions) -> np.ndarray:
@@ -86,11 +87,20 @@ class Classification(Counting):
     primary = "recall_macro"
 
     def count(self, predictions: Predictions) -> dict[str, Any]:
-        pairs = confusion(predictions) * _known(predictions)
-        return {"hits": pairs.diagonal(), "decided": pairs.sum(axis=0), "true": confusion(predictions).sum(axis=1)}
+        pairs, known = confusion(predictions), _known(predictions)
+        return {"hits": pairs.diagonal() * known, "decided": pairs.sum(axis=0) * known, "true": pairs.sum(axis=1)}
 
     def figures(self, task: Task, sums: Mapping[str, Any]) -> dict[str, float]:
         return {"accuracy": sums["hits"].sum() / sums["true"].sum(), **_by_label(task, sums)}
+
+
+def _average_precision(true: np.ndarray, scores: np.ndarray) -> float:
+    """Mean over what is true of the precision among all that score at least as high; both [n]."""
+    order = np.argsort(-scores, kind="stable")
+    last = np.flatnonzero(np.diff(scores[order], append=np.nan))  # of those with equal scores
+    hits = np.cumsum(true[order])[last]
+    recall, precision = np.append(hits[::-1] / hits[-1], 0), hits[::-1] / (last[::-1] + 1)
+    return -(np.diff(recall) * precision).sum()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,11 +119,8 @@ class Multilabel(Counting):
                 "targets": [true], "scores": [np.asarray(predictions.scores)]}
 
     def figures(self, task: Task, sums: Mapping[str, Any]) -> dict[str, float]:
-        from sklearn.metrics import average_precision_score  # late: takes a second, and most runs have no such task
-
         targets, scores = np.concatenate(sums["targets"]), np.concatenate(sums["scores"])
-        precisions = [average_precision_score(true, score) for true, score in zip(targets.T, scores.T)
-                      if 0 < true.sum() < len(true)]
+        precisions = [_average_precision(true, score) for true, score in zip(targets.T, scores.T) if 0 < true.sum() < len(true)]
         return {"accuracy_subset": sums["right"] / sums["clips"], **_micro_f1(sums), **_by_label(task, sums),
                 **({"average_precision_macro": np.mean(precisions)} if precisions else {})}
 

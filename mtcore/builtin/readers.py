@@ -57,10 +57,11 @@ class Csv(Reader):
 
     def clips(self, root):
         index, lines = self._index(root), {}
+        named = {column: column for column in (*index.tasks, *self.kinds) if column not in index.groups.values()} | index.groups
         repeated = Counter(row[self.path] for row in index.rows)
         for row in index.rows:
             try:
-                clip = self._clip(index, row, repeated[row[self.path]] > 1)
+                clip = self._clip(index, named, row, repeated[row[self.path]] > 1)
                 if clip.id in lines:
                     raise DataError(f"the same recording and stretch stand in line {lines[clip.id]}; keep one of them")
             except DataError as error:
@@ -85,11 +86,10 @@ class Csv(Reader):
         except DataError as error:
             raise DataError(f"{file}, line 1: {error}") from None
 
-    def _clip(self, index: Index, row: Mapping[str, str], repeated: bool) -> Clip:
+    def _clip(self, index: Index, named: Mapping[str, str], row: Mapping[str, str], repeated: bool) -> Clip:
         path, start, stop = row[self.path], _number(row, "start") or 0.0, _number(row, "stop")
         if not path:
             raise DataError(f"column {self.path!r}: expected a path, found an empty cell")
-        named = {column: column for column in (*index.tasks, *self.kinds) if column not in index.groups.values()} | index.groups
         groups = {name: cell if ":" in cell else f"{name}:{cell}" for column, name in named.items() if (cell := row[column].strip())}
         targets = {task.name: _target(task, row, column) for column, task in index.tasks.items() if row[column].strip()}
         parts = {scheme: cell for column, scheme in index.parts.items() if (cell := row[column].strip())}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Mapping, Sequence
 
@@ -35,12 +36,17 @@ class Writing(Reporting):
         self.folder, self.pictures, self.final = folder, pictures, {}
 
     def run_started(self, run: Mapping[str, Any]) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # late: takes a second, and a run without this reporter does without
+        self.epoch, self.tasks = run.get("epoch", 0), list(run["tasks"])
+
+    @cached_property
+    def writer(self):
+        from torch.utils.tensorboard import SummaryWriter  # late: takes a second, which the first epoch does not wait for
 
         # what a cut-off run wrote of an epoch it did not finish is shown no more
-        self.writer = SummaryWriter(str(self.folder), purge_step=run.get("epoch", 0) + 1)
-        self.writer.add_custom_scalars({"loss": {task: ["Multiline", [f"{part}/{task}/loss" for part in ("train", "validation")]]
-                                                 for task in run["tasks"]}})
+        writer = SummaryWriter(str(self.folder), purge_step=self.epoch + 1)
+        writer.add_custom_scalars({"loss": {task: ["Multiline", [f"{part}/{task}/loss" for part in ("train", "validation")]]
+                                            for task in self.tasks}})
+        return writer
 
     def epoch_ended(self, epoch: int, figures: Mapping[str, Any], predictions: Mapping[str, Any]) -> None:
         for part, tasks in figures.items():

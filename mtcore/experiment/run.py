@@ -156,7 +156,8 @@ class Run:
         start, folder = time.monotonic(), self.folder
         threads = torch.get_num_threads()
         torch.set_num_threads(self.config.train.threads)
-        torch.use_deterministic_algorithms(True, warn_only=device_of(self.config.train.device).type != "cpu")  # elsewhere some lack such a form
+        device = device_of(self.config.train.device)
+        _deterministic("error" if device.type == "cpu" else "warn", self.config.train.compile)  # not all devices have such a form of everything
         try:
             data = self._fitted()
             for line in _absent_labels(data):
@@ -180,7 +181,7 @@ class Run:
             raise
         finally:
             torch.set_num_threads(threads)
-            torch.use_deterministic_algorithms(False)
+            _deterministic("default", self.config.train.compile)
 
     def _trained(self, data: RunData) -> Iterator[tuple[str, float, float]]:
         """All audio that the run learns from, that of materials, teachers and of runs whose outputs it takes included."""
@@ -329,6 +330,7 @@ class Experiment:
         length = [train.epochs, train.updates] if depends_on_length(described["train"]["scheduler"]) else None
         seen = {one.task: self.tasks[one.task].labels for one in config.inputs.values() if one.task}
         further = [one for one in (seen, self.processes.count if self.processes.count > 1 else None) if one]
+        text = json.JSONEncoder(sort_keys=True, default=str).encode
         digest.update(json.dumps([described, fold, length, self.sample, *further], sort_keys=True, default=list).encode())
         for dataset in self.corpus.everything:
             if dataset.name in (*variation.datasets, *config.materials):
@@ -338,7 +340,7 @@ class Experiment:
                                for name, target in clip.targets.items()
                                if (name in variation.tasks or name in seen) and name in dataset.tasks}
                     row = [clip.id, key, int(part), encoded, dict(clip.groups)]
-                    digest.update(json.dumps(row, sort_keys=True, default=str).encode())
+                    digest.update(text(row).encode())
         return digest.hexdigest()
 
     @cached_property
@@ -520,6 +522,14 @@ def _execute_apart(token: str, content: Mapping[str, Any], options: Mapping[str,
     except MtcoreError as error:
         return name, error
     return name, None
+
+
+def _deterministic(mode: str, compiled: bool) -> None:
+    """`use_deterministic_algorithms` tells torch's compiler too, and imports it for that, which takes a second."""
+    if compiled:
+        torch.use_deterministic_algorithms(mode != "default", warn_only=mode == "warn")
+    else:
+        torch.set_deterministic_debug_mode(mode)
 
 
 def _absent_labels(data: RunData) -> Iterator[str]:

@@ -55,14 +55,14 @@ def fill(wanted: Sequence[Wanted], jobs: int | None = None, progress: Progress |
     Threads over chunks of clips, or what `joblib.parallel_config` says; each chunk is one shard, so a kill loses at most one shard
     per worker. Chunks are taken in any order and looked for just before: processes that fill one store share the work.
     """
-    from joblib import delayed
-
     progress, failed = progress or Progress(), {}
     for want in wanted:
         missing = want.missing()
         chunks = [missing[i:i + CHUNK] for i in range(0, len(missing), CHUNK)]
         if not chunks:
             continue
+        from joblib import delayed  # late: often nothing is missing
+
         random.Random().shuffle(chunks)
         label = f"extracting {want.chain.steps[want.chain.extractor].id}"
         tasks = (delayed(_shard)(want.chain, want.store.folder, clips) for clips in _still_missing(want, chunks))

@@ -250,7 +250,7 @@ class Rows(torch.utils.data.Dataset):
     def sampler_index(self) -> SamplerIndex:
         data, columns = self.data, {}
         for name, task in data.tasks.items():
-            values = [data.encoded[data.datasets[d].name][c].get(name, -1) for d, c, _ in self.index]
+            values = [encoded.get(name, -1) for encoded in self.targets]
             columns[name] = np.array([v if isinstance(v, int) else v[0] if isinstance(v, tuple) and len(v) == 1 and isinstance(v[0], int) else -1
                                       for v in values], np.int64)
         length = [(data.input(d, data.names[0]).store.shape(data.input(d, data.names[0]).keys[c]) or (1,))[-1] for d, c, _ in self.index]
@@ -283,9 +283,9 @@ class Rows(torch.utils.data.Dataset):
         padded = any(len(set(found)) > 1 for found in lengths.values())
         timed = next((found for found in arrays.values() if found[0].axis is not None), None)
         longest = max((array.data.shape[-1] for array in timed or ()), default=0)
-        targets, having = {}, {}
+        targets, having, encoded = {}, {}, [self.targets[row] for row in rows]
         for name, task in self.data.tasks.items():
-            values = [self.data.encoded[self.data.datasets[d].name][c].get(name) for d, c, _ in self.index[list(rows)]]
+            values = [one.get(name) for one in encoded]
             has = list(range(len(values))) if task.kind == "none" else [i for i, value in enumerate(values) if value is not None]
             if has:
                 having[name] = slice(has[0], has[-1] + 1) if has[-1] - has[0] + 1 == len(has) else torch.tensor(has)
@@ -361,8 +361,13 @@ class Rows(torch.utils.data.Dataset):
 
     def key(self, row: int) -> str:
         """"dataset/clip id" of a row."""
-        d, c, _ = self.index[row]
+        d, c, _ = self.index[row].tolist()
         return self.data.datasets[d].key(c)
+
+    @cached_property
+    def targets(self) -> list[Mapping[str, Any]]:
+        """Of each row its clip's targets, encoded, by task."""
+        return [self.data.encoded[self.data.datasets[d].name][c] for d, c, _ in self.index.tolist()]
 
     def _array(self, row: int, name: str) -> Array:
         d, c, w = (int(v) for v in self.index[row])

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Mapping, NamedTuple
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from ..errors import ExperimentError
 from ..extracting.store import Store
+from .split import connected
 
 __all__ = ["Similar", "find_similar"]
 
@@ -41,6 +40,5 @@ def find_similar(store: Store, names: Mapping[str, str], threshold: float) -> Si
         one, other = np.nonzero(cosine >= threshold)
         told += [(names[keys[first + a]], names[keys[first + b]], float(cosine[a, b]))
                  for a, b in zip(one[:_TOLD], other[:_TOLD])]
-        edges = coo_array((np.ones(len(one), bool), (number[first + one], number[first + other])), shape=(number.max() + 1,) * 2)
-        number, pairs = connected_components(edges, directed=False)[1][number], pairs + len(one)
+        number, pairs = connected(len(keys), number[first + one], number[first + other])[number], pairs + len(one)
     return Similar(dict(zip(keys, number.tolist())), pairs, told[:_TOLD])

@@ -12,13 +12,12 @@ from typing import Any, Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 from scipy.sparse import coo_array, csr_array
-from scipy.sparse.csgraph import connected_components
 
 from ..clip import PARTS
 from ..errors import ExperimentError, LeakError
 from ..streams import stream
 
-__all__ = ["UNUSED", "Parts", "SplitDataset", "assign", "check_leaks", "draw_parts", "joined_groups", "labels_in_one_group"]
+__all__ = ["UNUSED", "Parts", "SplitDataset", "assign", "check_leaks", "connected", "draw_parts", "joined_groups", "labels_in_one_group"]
 
 TRAIN, VALIDATION, TEST = range(len(PARTS))
 UNUSED, FREE, TORN = -1, -2, -3
@@ -136,6 +135,19 @@ def labels_in_one_group(labels: np.ndarray, components: np.ndarray) -> np.ndarra
 
 
 # Drawing --------------------------------------------------------------------------------------------------------------
+
+
+def connected(nodes: int, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Of each node the lowest one that edges from `one` to `other` connect it with. Each round, what has a lower neighbour joins the lowest
+    one (Shiloach and Vishkin 1982); scipy's way brings its linear algebra along, whose import takes longer."""
+    lowest = np.arange(nodes)
+    while (lowest[one] != lowest[other]).any():
+        ends = lowest[one], lowest[other]
+        for end in ends:
+            np.minimum.at(lowest, end, np.minimum(*ends))
+        while (lowest[lowest] != lowest).any():
+            lowest = lowest[lowest]
+    return lowest
 
 
 def assign(counts: Any, shares: Sequence[float], rng: np.random.Generator, everywhere: int = 0) -> np.ndarray:
@@ -343,9 +355,7 @@ class _Pool:
         chains, grouped, similar = int(chain.max(initial=-1)) + 1, group >= 0, alike >= 0
         nodes = chains + len(codes) + int(alike.max(initial=-1)) + 1
         ends = np.r_[chain[grouped], chain[similar]], np.r_[chains + group[grouped], chains + len(codes) + alike[similar]]
-        edges = coo_array((np.ones(len(ends[0]), np.int8), ends), shape=(nodes, nodes))
-        number = connected_components(edges, directed=False)[1]
-        return np.unique(number[chain], return_inverse=True)[1].astype(np.int32)
+        return np.unique(connected(nodes, *ends)[chain], return_inverse=True)[1].astype(np.int32)
 
     def _chains(self) -> np.ndarray:
         """Number of the uninterrupted run of identical audio that each clip is cut from."""

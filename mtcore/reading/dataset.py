@@ -90,7 +90,7 @@ def read(name: str, reader: Named, root: Path, tasks: Iterable[str] | Mapping[st
         if unknown:
             raise DataError(f"dataset {name}, clip {clip.id}: target for task {sorted(unknown)[0]!r}, which {reader.name} does not "
                             f"declare ({', '.join(declared)})")
-        clips.append(replace(clip, targets=targets))
+        clips.append(clip if targets == clip.targets else replace(clip, targets=targets))
     if not clips:
         raise DataError(f"dataset {name}: {reader.name} found no clip below {root}")
     dropped = [f"dataset {name}: {count} targets of task {task} removed by the experiment's labels" for task, count in removed.items()]

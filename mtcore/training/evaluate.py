@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,89 +26,91 @@ def predict(model: torch.nn.Module, heads: dict[str, Head], losses: Mapping[str,
     """Predictions and mean loss per task over all rows of a part, in their order: per clip or, for all but events, per window, which is
     called "dataset/clip id#number" then. Processes share the work, and all of them get everything. `tune`: `heads` learn what they decide
     by from this part."""
-    data, gathered, total = rows.data, {name: {} for name in heads}, {name: [0.0, 0] for name in heads}
-    frames: dict[str, tuple[float, float]] = {}
-    device = next((one.device for one in model.parameters()), "cpu")
+    found, names = _found(model, heads, losses, rows, batch_size, workers, processes or Processes())
+    means = _means(rows, found)
+    data, trained, predictions = rows.data, rows.data.statistics(), {}
+    for name, batches in found.items():
+        one, places = _joined(rows, names, data.tasks[name], batches, each_window and not data.tasks[name].framed)
+        one.trained = None if trained[name].counts is None else tuple(np.flatnonzero(trained[name].counts).tolist())
+        if tune and one.clips:
+            heads[name] = heads[name].tuned(one.task, one)
+        one.decided = heads[name].decide(one.task, one.scores) if one.clips else one.scores
+        if places:
+            one.decided = [[_seconds(event, place) for event in events] for place, events in zip(places, one.decided)]
+        predictions[name] = one
+    return predictions, means
+
+
+def _found(model: torch.nn.Module, heads: Mapping[str, Head], losses: Mapping[str, Any], rows: Rows, batch_size: int, workers: int,
+           processes: Processes) -> tuple[dict[str, list[tuple[np.ndarray, torch.Tensor, torch.Tensor]]], dict[int, str]]:
+    """By task and batch, of all processes: the numbers of the rows that have the task, their losses, and their scores. And by row its
+    clip's name."""
     model.eval()
-    processes = processes or Processes()
+    device = next((one.device for one in model.parameters()), "cpu")
+    found, names = {name: [] for name in heads}, {}
     drawn = [range(start, min(start + batch_size, len(rows))) for start in range(0, len(rows), batch_size)][processes.rank::processes.count]
     for chosen, batch in zip(drawn, rows.batches(drawn, workers)):
+        numbers = np.arange(chosen.start, chosen.stop)
+        names.update(zip(chosen, batch.clips))
         batch = batch.to(device)
-        output = model(batch.inputs, batch.lengths, batch.rows)
-        for name, raw in outputs_of(output).items():
-            values = losses[name](raw, batch.targets.get(name), batch)
-            total[name][0] += (value := float(values.double().sum()))
-            total[name][1] += len(values)
-            if not math.isfinite(value):
-                raise TrainingError(f"the loss of task {name} is not finite for {rows.part} clips {', '.join(batch.clips[:3])}, …: the network has "
-                                    "diverged; lower the learning rate")
-            scores = heads[name].scores(data.tasks[name], raw).cpu().double().numpy()
-            if data.tasks[name].kind == "events":  # a score per frame of the input: one of the output covers `stride` of them
-                scores = np.repeat(scores, -(-batch.targets[name].shape[-1] // scores.shape[-1]), axis=-1)
-            for place, score in zip(np.arange(len(batch.clips))[batch.rows[name]].tolist(), scores):
-                clip = batch.clips[place]
-                if each_window and not data.tasks[name].framed:
-                    clip += f"#{rows.index[chosen[place], 2]}"
-                gathered[name].setdefault(clip, []).append((chosen[place], score))
-    if processes.count > 1:
-        gathered, total = _merged(processes.gathered((gathered, total)))
-    predictions = {}
-    counts = {name: one.counts for name, one in data.statistics().items()}
-    for name, head in list(heads.items()):
-        task, clips = data.tasks[name], list(gathered[name])
-        trained = None if counts[name] is None else tuple(np.flatnonzero(counts[name]).tolist())
-        index = rows.index[[gathered[name][clip][0][0] for clip in clips], :2].tolist()
-        targets: Any = [data.encoded[data.datasets[d].name][c].get(name) for d, c in index]
-        hop = first = 0.0
+        for name, raw in outputs_of(model(batch.inputs, batch.lengths, batch.rows)).items():
+            loss = losses[name](raw, batch.targets.get(name), batch)
+            scores = heads[name].scores(task := rows.data.tasks[name], raw)
+            if task.kind == "events":  # a score per frame of the input: one of the output covers `stride` of them
+                scores = scores.repeat_interleave(-(-batch.targets[name].shape[-1] // scores.shape[-1]), -1)
+            found[name].append((numbers[batch.rows[name]], loss.cpu(), scores.cpu()))
+    every = processes.gathered((found, names))
+    return ({name: sorted((batch for one, _ in every for batch in one[name]), key=lambda batch: batch[0][0]) for name in heads},
+            {row: name for _, some in every for row, name in some.items()})
+
+
+def _means(rows: Rows, found: Mapping[str, Sequence[tuple[np.ndarray, torch.Tensor, torch.Tensor]]]) -> dict[str, float]:
+    """Each task's mean loss. Raises `TrainingError` that names task and clips of one that is not finite."""
+    counts = {name: sum(len(numbers) for numbers, _, _ in batches) for name, batches in found.items() if batches}
+    if not counts:
+        return {}
+    every = torch.cat([loss for name in counts for _, loss, _ in found[name]]).double().numpy()
+    starts = np.cumsum([0, *counts.values()])
+    sums = dict(zip(counts, np.add.reduceat(every, starts[:-1]).tolist()))
+    for name, start in zip(counts, starts):
+        if not math.isfinite(sums[name]):
+            numbers = np.concatenate([some for some, _, _ in found[name]])
+            clips = [rows.key(row) for row in numbers[~np.isfinite(every[start:start + counts[name]])]]
+            more = ", …" if len(clips) > 3 else ""
+            raise TrainingError(f"the loss of task {name} is not finite for {rows.part} clips {', '.join(clips[:3])}{more}: the network has "
+                                "diverged; lower the learning rate")
+    return {name: sums[name] / count for name, count in counts.items()}
+
+
+def _joined(rows: Rows, names: Mapping[int, str], task: Task, batches: Sequence[tuple[np.ndarray, torch.Tensor, torch.Tensor]], each: bool
+            ) -> tuple[Predictions, list[tuple[float, float, float, float]]]:
+    """Predictions per clip, or of each row, that nothing is decided of yet; of events also each clip's hop, first frame's time, shift and
+    speed."""
+    numbers = np.concatenate([np.zeros(0, int), *(some for some, _, _ in batches)])
+    windows = rows.index[numbers, 2]
+    starts = np.arange(len(numbers)) if each else np.flatnonzero(windows == 0)
+    first = numbers[starts].tolist()
+    clips = [f"{names[row]}#{window}" for row, window in zip(first, windows)] if each else [names[row] for row in first]
+    targets: Any = [rows.targets[row].get(task.name) for row in first]
+    if task.kind in ("events", "array", "none"):
+        parts = list(zip(numbers.tolist(), (score for _, _, some in batches for score in some.double().numpy())))
+        parts = [parts[start:end] for start, end in zip(starts, [*starts[1:], len(parts)])]
         if task.kind == "events":
-            scores: Any = []
-            for clip in clips:
-                stitched, hop, first, by, speed = _stitch(rows, gathered[name][clip])
-                scores.append(stitched)
-                frames[clip] = (hop, first, by, speed)
-        elif task.kind in ("array", "none"):
-            found = [_dense(rows, task, gathered[name][clip], target) for clip, target in zip(clips, targets)]
-            scores, targets = ([one[i] for one in found] for i in (0, 1))
-        else:
-            scores = _means([[score for _, score in gathered[name][clip]] for clip in clips])
-            if task.kind == "regression":
-                mean, deviation = data.scaling[name]
-                scores = scores * deviation + mean
-            if task.kind == "multilabel":
-                targets = np.array([[label in value for label in range(len(task.labels))] for value in targets], int).reshape(-1, len(task.labels))
-            else:
-                targets = np.asarray(targets)
-        times = [frames[clip][2:] for clip in clips] if task.kind == "events" else None
-        one = Predictions(task, clips, scores, None, targets, hop, first, trained, times)
-        if tune and clips:
-            head = heads[name] = head.tuned(task, one)
-        one.decided = head.decide(task, scores) if clips else scores
-        if task.kind == "events":
-            one.decided = [[_seconds(event, frames[clip]) for event in found] for clip, found in zip(clips, one.decided)]
-        predictions[name] = one
-    return predictions, {name: value / count for name, (value, count) in total.items() if count}
-
-
-def _means(windows: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
-    """Of each clip the mean over its windows."""
-    if not windows:
-        return np.zeros((0,))
-    each = np.array([len(some) for some in windows])
-    sums = np.add.reduceat(np.stack([score for some in windows for score in some]), np.cumsum(each) - each)
-    return sums / each.reshape(-1, *[1] * (sums.ndim - 1))
-
-
-def _merged(found: Sequence[tuple]) -> tuple[dict, dict]:
-    """What several processes have gathered, clips in the order of their rows, and the sums of their losses."""
-    together, total = {}, {}
-    for name in found[0][0]:
-        every = sorted(((row, clip, score) for gathered, _ in found for clip, some in gathered[name].items() for row, score in some),
-                       key=lambda one: one[0])
-        together[name] = {}
-        for row, clip, score in every:
-            together[name].setdefault(clip, []).append((row, score))
-        total[name] = [sum(sums[name][i] for _, sums in found) for i in (0, 1)]
-    return together, total
+            scores, places = map(list, zip(*(_stitch(rows, some) for some in parts))) if parts else ([], [])
+            hop, first = places[-1][:2] if places else (0.0, 0.0)
+            return Predictions(task, clips, scores, None, targets, hop, first, moved=[place[2:] for place in places]), places
+        scores, targets = map(list, zip(*map(partial(_dense, rows, task), parts, targets))) if parts else ([], [])
+        return Predictions(task, clips, scores, None, targets), []
+    scores = torch.cat([some for _, _, some in batches]).double().numpy() if batches else np.zeros(0)
+    if len(starts) < len(numbers):  # mean over a clip's windows
+        scores = np.add.reduceat(scores, starts) / np.diff(starts, append=len(numbers)).reshape(-1, *[1] * (scores.ndim - 1))
+    if task.kind == "regression":
+        mean, deviation = rows.data.scaling[task.name]
+        scores = scores * deviation + mean
+    if task.kind == "multilabel":
+        targets = [[label in value for label in range(len(task.labels))] for value in targets]
+        targets = np.array(targets, int).reshape(-1, len(task.labels))
+    return Predictions(task, clips, scores, None, np.asarray(targets)), []
 
 
 def outputs_of(output: Any) -> Mapping[str, torch.Tensor]:
@@ -119,7 +123,7 @@ def _dense(rows: Rows, task: Task, parts: Sequence[tuple[int, np.ndarray]], targ
         return np.mean([score for _, score in parts], 0), None
     target = dense(target, task)
     if task.framed:
-        score, hop, _, by, speed = _stitch(rows, parts)
+        score, (hop, _, by, speed) = _stitch(rows, parts)
         target = stretch(target, Array(score, axis=Axis(hop), by=by, speed=speed), task)
         there = np.isfinite(target).reshape(-1, target.shape[-1]).all(0)
         return score[..., there], target[..., there]
@@ -127,7 +131,7 @@ def _dense(rows: Rows, task: Task, parts: Sequence[tuple[int, np.ndarray]], targ
     return (score[..., :target.shape[-1]] if target.ndim else score), target
 
 
-def _stitch(rows: Rows, parts: Sequence[tuple[int, np.ndarray]]) -> tuple[np.ndarray, float, float, float, float]:
+def _stitch(rows: Rows, parts: Sequence[tuple[int, np.ndarray]]) -> tuple[np.ndarray, tuple[float, float, float, float]]:
     """Mean of overlapping windows' scores at the input's frames, with hop, first frame's time, and the clip's shift and speed."""
     arrays = []
     for row, score in parts:
@@ -139,12 +143,12 @@ def _stitch(rows: Rows, parts: Sequence[tuple[int, np.ndarray]]) -> tuple[np.nda
         total[..., start:start + score.shape[-1]] += score
         count[start:start + score.shape[-1]] += 1
     last = arrays[0][2]
-    return total / np.maximum(count, 1), last.axis.hop, last.axis.first, last.by, last.speed
+    return total / np.maximum(count, 1), (last.axis.hop, last.axis.first, last.by, last.speed)
 
 
-def _seconds(event: tuple[int, int, int], frames: tuple[float, float, float, float]) -> tuple[float, float, int]:
+def _seconds(event: tuple[int, int, int], place: tuple[float, float, float, float]) -> tuple[float, float, int]:
     """An event in frames as seconds of the clip: from half a hop before its first frame's centre to half a hop after its last one's."""
-    hop, first, by, speed = frames
+    hop, first, by, speed = place
     onset, offset = (max(0.0, first + (frame - 0.5) * hop) / speed + by for frame in event[:2])
     return onset, offset, event[2]
 

@@ -41,9 +41,23 @@ def build_optimizer(config: Mapping[str, Any], model: torch.nn.Module, further: 
     if "fused" in known and not set(options) & {"fused", "foreach", "differentiable"}:
         options["fused"] = True
     try:
-        return cls(listed, **options)
+        return _light(cls)(listed, **options)
     except (TypeError, ValueError) as error:
         raise ExperimentError(f"train.optimizer: {error}") from None
+
+
+def _light(cls: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
+    """The class without torch's wrappers around its methods: the first one to be called imports `torch._dynamo`, which takes a second, only to
+    keep `torch.compile` out of them. Wrappers that are not torch's stay, and with them what is inside."""
+    def bare(name: str) -> Any:
+        return inspect.unwrap(getattr(cls, name), stop=lambda wrapper: not getattr(wrapper, "__globals__", {}).get("__name__", "").startswith("torch."))
+
+    def step(self, closure=None):
+        with torch.set_grad_enabled(self.defaults.get("differentiable", False)):
+            return inner(self, closure)
+
+    inner = bare("step")
+    return type(cls.__name__, (cls,), {"step": step, **{name: bare(name) for name in ("add_param_group", "state_dict", "load_state_dict")}})
 
 
 def _fitting(name: str, patterns: Mapping[str, Any] | None) -> Any:
