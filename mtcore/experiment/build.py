@@ -11,6 +11,8 @@ from typing import Any, Callable, Mapping
 from ..errors import ExperimentError
 from ..extracting.chain import Chain
 from ..plugin import Named, Step, Task
+from ..plugin.interfaces import source_digest
+from ..plugin.registry import resolve_target
 from .file import Config, TaskConfig, check_among, resolve_path
 from .stored import PLAIN, RunOutputs
 
@@ -141,9 +143,13 @@ class Builder:
     def batch_steps(self) -> list[Step]:
         return self._steps(self.config.batch.steps, "batch.steps", "batch")
 
+    def module(self) -> Any:
+        """The class of a whole model."""
+        return resolve_target(self.config.model.module, search=self.folder)
+
     def trunks(self) -> tuple[dict[str, Named], dict[str, list[str]]]:
         """Trunks by name, and the inputs that each takes."""
-        values = self.config.model.trunks or {"main": self.config.model.trunk}
+        values = self.config.model.trunks or ({} if self.config.model.module else {"main": self.config.model.trunk})
         made, inputs = {}, {}
         for name, value in values.items():
             path = f"model.trunks.{name}" if self.config.model.trunks else "model.trunk"
@@ -227,7 +233,7 @@ class Builder:
             **({"materials": {name: {"reader": self.make("reader", one.reader, f"materials.{name}.reader").described(), "group": one.group,
                                      "steps": [self._step(step) for step in self.material(name).steps]}
                               for name, one in config.materials.items()}} if config.materials else {}),
-            "model": {"module": config.model.module} if config.model.module else
+            "model": {"module": config.model.module, "source": source_digest(self.module())} if config.model.module else
                      {name: {**trunk.described(), "inputs": takes[name]} for name, trunk in trunks.items()},
             "tasks": {name: {"kind": task.kind, "labels": task.labels, "weight": self.weights(tasks)[name],
                              "head": self.heads(tasks)[name].described(), "loss": self.losses(tasks)[name].described(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, Iterator
+from typing import Any, Iterable, Iterator, TYPE_CHECKING
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -38,8 +38,8 @@ def _network(experiment: Experiment, run: Run) -> dict[str, Any]:
     shapes: dict[str, Any] = {}
     named = {name: module for name, module in model.named_modules() if name and name.count(".") < DEPTH}
     hooks = [module.register_forward_hook(partial(_note, shapes, name)) for name, module in named.items()]
-    each = {task: _adds(model, batch, {task: slice(0, 1)}) for task in data.tasks}
-    whole = _adds(model, batch, None)
+    each = {task: _adds(model, batch, [task]) for task in data.tasks}
+    whole = _adds(model, batch, data.tasks)
     for hook in hooks:
         hook.remove()
     kind = type(model).__name__
@@ -57,10 +57,10 @@ def _note(shapes: dict[str, str], name: str, module: torch.nn.Module, given: Any
     shapes.setdefault(name, _shape(found))
 
 
-def _adds(model: torch.nn.Module, batch: Any, rows: Any) -> dict[str, int]:
-    """By module, of one row."""
+def _adds(model: torch.nn.Module, batch: Any, tasks: Iterable[str]) -> dict[str, int]:
+    """By module, of one row that has these tasks."""
     with FlopCounterMode(display=False) as counter:
-        model(batch.inputs, batch.lengths, rows)
+        model(batch.inputs, batch.lengths, {task: slice(0, 1) for task in tasks})
     return {name: sum(found.values()) // 2 for name, found in counter.get_flop_counts().items()}
 
 

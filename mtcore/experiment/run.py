@@ -99,9 +99,7 @@ class Run:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(self.config.seed, "parameters") % 2**63)
             if self.config.model.module:
-                from ..plugin.registry import resolve_target
-
-                return resolve_target(self.config.model.module, search=self.experiment.folder)(shapes, data.tasks)
+                return builder.module()(shapes, data.tasks)
             trunks, takes = builder.trunks()
             heads = {name: one.component for name, one in builder.heads(data.tasks).items()}
             return build_model({name: one.component for name, one in trunks.items()}, takes, shapes, data.tasks, heads,

@@ -169,7 +169,7 @@ class StoredRun:
         shapes = {name: tuple(shape) for name, shape in self.info["shapes"].items()}
         config = self.config["model"]
         with torch.random.fork_rng(devices=[]):
-            if set(config) == {"module"}:
+            if isinstance(config.get("module"), str):
                 if not self.trust:
                     raise ExperimentError(f"{self.folder.path}: model.module is {config['module']}, code that does not belong to a "
                                           "plugin; only with --trust is it imported out of a run folder")
