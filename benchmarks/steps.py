@@ -2,16 +2,17 @@
 
     OMP_NUM_THREADS=1 python benchmarks/steps.py [--network mlp cnn] [--tasks 3 8 32] [--rounds 15]
 
-Each task has a dataset of its own; batches of 32 are mixed from all of them; default optimizer, metrics, checkpoints and reporters.
-The plain loop keeps all rows in one tensor, takes a batch by index, masks the rows of each task, adds up the cross-entropies and takes a
-step of torch's Adam as it comes. `mlp`: 4 layers of 512 over 384 values; `cnn`: the core's over spectra of 40 x 64. A round is an epoch of
-either, in turns; the engine's ends with its validation and checkpoint, which are not in its steps' time but shown apart, against a bare
-forward loop over the same rows.
+Each task has a dataset of its own; batches of 32 are mixed from all of them; default optimizer, metrics, checkpoints and
+reporters. The plain loop keeps all rows in one tensor, takes a batch by index, masks the rows of each task, adds up the
+cross-entropies and takes a step of torch's Adam as it comes. `mlp`: 4 layers of 512 over 384 values; `cnn`: the core's over
+spectra of 40 x 64. A round is an epoch of either, in turns, in the thread's own time; the engine's ends with its validation and
+checkpoint, which are not in its steps' time; the validation is shown apart, against a bare forward loop over the same rows.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import tempfile
 import time
@@ -27,7 +28,7 @@ from mtcore.plugin import Clip, Lazy, Reader, Task, param
 from mtcore.progress import Progress
 from mtcore.training.gradient import GradientRun
 
-ROWS, LABELS = 640, 5
+ROWS, LABELS, BATCH, WARM = 640, 5, 32, 2
 SHAPES = {"mlp": (1, 384), "cnn": (1, 40, 64)}
 
 
@@ -50,107 +51,126 @@ class Noise(Reader):
     def clips(self, root):
         for i in range(self.rows):
             seed = int(self.task[1:]) * 100_000 + i
-            yield Clip(str(i), Lazy(values, (tuple(self.shape), seed), key=f"{self.shape}-{seed}"), {self.task: str(seed * 7 % LABELS)})
+            noise = Lazy(values, (tuple(self.shape), seed), key=f"{self.shape}-{seed}")
+            yield Clip(str(i), noise, {self.task: str(seed * 7 % LABELS)})
 
 
 class Timed(GradientRun):
-    """Gives control back after each epoch."""
+    """Measures its epochs, evaluations and, in turns with them, others: seconds by name."""
 
-    def run(self, *arguments):
-        self.seconds = []
-        super().run(*arguments)
+    def __init__(self, others):
+        self.others, self.seconds = others, {name: [] for name in ("mtcore", "evaluation", *others)}
 
     def train_epoch(self):
-        start = time.perf_counter()
+        start = time.thread_time()
         super().train_epoch()
-        self.seconds.append((time.perf_counter() - start) / self.per_epoch)
-        start = time.perf_counter()
+        self.seconds["mtcore"].append((time.thread_time() - start) / self.per_epoch)
+        start = time.thread_time()
         self._evaluate("validation")
-        self.evaluated = time.perf_counter() - start
-        self.between(self)
+        self.seconds["evaluation"].append(time.thread_time() - start)
+        for name, other in self.others.items():
+            self.seconds[name].append(other.epoch())
 
 
-def plain(model, tasks, data, chosen):
-    """Seconds per step of an epoch of the plain loop."""
-    inputs, labels, owner = data
-    optimizer = plain.optimizers.setdefault(id(model), torch.optim.Adam(model.parameters(), lr=1e-3))
-    model.train()
-    order = np.random.default_rng(len(chosen)).permutation(len(inputs))
-    batches = [order[i:i + 32] for i in range(0, len(order), 32)]
-    total = dict.fromkeys(tasks, 0.0)
-    start = time.perf_counter()
-    for rows in batches:
-        rows = torch.from_numpy(rows)
-        x, y, of = inputs[rows], labels[rows], owner[rows]
-        representation = model.trunks["main"]({"main": x}, None)
-        loss = 0.0
-        for number, task in enumerate(tasks):
-            mask = of == number
-            if mask.any():
-                one = F.cross_entropy(model.heads[task](type(representation)(representation.vector[mask])), y[mask])
-                total[task] += one.item()
-                loss = loss + one
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return (time.perf_counter() - start) / len(batches)
+class Plain:
+    """The plain loop."""
+
+    def __init__(self, run, data):
+        self.model, (self.inputs, self.labels, self.owner) = run.model(data), tensors(data)
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-3)
+        self.rng = np.random.default_rng(0)
+
+    def epoch(self):
+        """Seconds per step."""
+        model, tasks = self.model.train(), list(self.model.heads)
+        order = self.rng.permutation(len(self.inputs))
+        batches = [order[i:i + BATCH] for i in range(0, len(order), BATCH)]
+        total = dict.fromkeys(tasks, 0.0)
+        start = time.thread_time()
+        for rows in batches:
+            rows = torch.from_numpy(rows)
+            x, y, of = self.inputs[rows], self.labels[rows], self.owner[rows]
+            representation = model.trunks["main"]({"main": x}, None)
+            loss = 0.0
+            for number, task in enumerate(tasks):
+                mask = of == number
+                if mask.any():
+                    one = F.cross_entropy(model.heads[task](type(representation)(representation.vector[mask])), y[mask])
+                    total[task] += one.item()
+                    loss = loss + one
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+        return (time.thread_time() - start) / len(batches)
 
 
-plain.optimizers = {}
+class Forward:
+    """A bare forward loop over the validation rows."""
 
+    def __init__(self, run, data):
+        self.model, self.rows = run.model(data).eval(), data.rows("validation")
 
-def measure(network, tasks, rounds, folder):
-    names = [f"t{i}" for i in range(tasks)]
-    shape, rows = list(SHAPES[network]), ROWS // tasks
-    trunk = {"use": "core.mlp", "hidden": [512] * 4} if network == "mlp" else {"use": "core.cnn"}
-    content = {"name": f"{network}{tasks}", "datasets": {name: {"reader": Noise(task=name, shape=shape, rows=int(rows * 1.25))} for name in names},
-               "inputs": {"main": {"extractor": "core.waveform"}}, "split": {"folds": 1, "test": 0.0, "validation": 0.2},
-               "model": {"trunk": trunk}, "train": {"epochs": rounds + 2}}
-    experiment = Experiment(content, folder, folder / "runs", folder / "cache")
-    run, = experiment.runs()
-    data = run.data()
-    steps, evaluations, ours = [], [], []
-
-    def between(engine):
-        theirs = plain(model, names, everything, steps)
-        steps.append(engine.seconds[-1] / theirs)
-        ours.append(engine.seconds[-1])
-        rows, start = engine.rows["validation"], time.perf_counter()
+    def epoch(self):
+        """Seconds."""
+        start = time.thread_time()
         with torch.no_grad():
-            for first in range(0, len(rows), 32):
-                batch = rows.batch(range(first, min(first + 32, len(rows))))
-                engine.model.eval()
-                engine.model(batch.inputs, batch.lengths, batch.rows)
-        evaluations.append(engine.evaluated / (time.perf_counter() - start))
-        engine.model.train()
+            for first in range(0, len(self.rows), BATCH):
+                batch = self.rows.batch(range(first, min(first + BATCH, len(self.rows))))
+                self.model(batch.inputs, batch.lengths, batch.rows)
+        return time.thread_time() - start
 
-    model = run.model(data)
+
+def tensors(data):
+    """The training rows' inputs, labels and numbers of their tasks."""
     train = data.rows("train")
     batch = train.batch(range(len(train)))
     labels, owner = torch.zeros(len(train), dtype=torch.long), torch.zeros(len(train), dtype=torch.long)
-    for number, name in enumerate(names):
-        labels[batch.rows[name]], owner[batch.rows[name]] = batch.targets[name], number
-    everything = batch.inputs["main"], labels, owner
-    engine = Timed()
-    engine.between = between
+    for number, (name, rows) in enumerate(batch.rows.items()):
+        labels[rows], owner[rows] = batch.targets[name], number
+    return batch.inputs["main"], labels, owner
+
+
+def measure(network, tasks, rounds, folder, others):
+    """Seconds by name and round: the engine's, and those of `others`, classes that are called with run and data."""
+    names = [f"t{i}" for i in range(tasks)]
+    shape, rows = list(SHAPES[network]), ROWS // tasks
+    trunk = {"use": "core.mlp", "hidden": [512] * 4} if network == "mlp" else {"use": "core.cnn"}
+    datasets = {name: {"reader": Noise(task=name, shape=shape, rows=int(rows * 1.25))} for name in names}
+    content = {"name": f"{network}{tasks}", "datasets": datasets,
+               "inputs": {"main": {"extractor": "core.waveform"}}, "split": {"folds": 1, "test": 0.0, "validation": 0.2},
+               "model": {"trunk": trunk}, "train": {"epochs": rounds + WARM}}
+    run, = Experiment(content, folder, folder / "runs", folder / "cache").runs()
+    data = run.data()
+    engine = Timed({name: other(run, data) for name, other in others.items()})
     engine.run(run.model(data), data, run.folder, run.setup(data, Progress()))
-    low, middle, high = min(steps[2:]), statistics.median(steps[2:]), max(steps[2:])
-    print(f"| {network}, {tasks} tasks | {1e3 * statistics.median(ours[2:]):.2f} | {middle:.2f} | {low:.2f} to {high:.2f} | "
-          f"{statistics.median(evaluations[2:]):.2f} |", flush=True)
+    return {name: values[WARM:] for name, values in engine.seconds.items()}
+
+
+def ratio(seconds, one, other):
+    """Median, least and largest of one's times against another's in the same round."""
+    ratios = [a / b for a, b in zip(seconds[one], seconds[other])]
+    return statistics.median(ratios), min(ratios), max(ratios)
+
+
+def arguments(text):
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--network", nargs="+", choices=tuple(SHAPES), default=list(SHAPES))
+    parser.add_argument("--tasks", type=int, nargs="+", default=[3, 8, 32])
+    parser.add_argument("--rounds", type=int, default=15)
+    return parser
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--network", nargs="+", default=["mlp", "cnn"])
-    parser.add_argument("--tasks", type=int, nargs="+", default=[3, 8, 32])
-    parser.add_argument("--rounds", type=int, default=15)
-    given = parser.parse_args()
+    given = arguments(__doc__).parse_args()
     torch.set_num_threads(1)
     print("| | ms per step | against the plain loop | range | evaluation against a bare forward loop |\n|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
-        for network in given.network:
-            for tasks in given.tasks:
-                measure(network, tasks, given.rounds, Path(folder))
+        for network, tasks in itertools.product(given.network, given.tasks):
+            seconds = measure(network, tasks, given.rounds, Path(folder), {"plain": Plain, "forward": Forward})
+            middle, low, high = ratio(seconds, "mtcore", "plain")
+            cells = (f"{network}, {tasks} tasks", f"{1e3 * statistics.median(seconds['mtcore']):.2f}", f"{middle:.2f}",
+                     f"{low:.2f} to {high:.2f}", f"{ratio(seconds, 'evaluation', 'forward')[0]:.2f}")
+            print(f"| {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":
