@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 python benchmarks/again.py [--clips 10000] [--rounds 5]
 
 Clips of 0.5 s at 8 kHz, 16 bit, in a CSV file with 200 speakers. check: the whole command, the first time (files are digested) and later.
-Second run: a fresh process, from just after `import torch` to just before the first update of a run with other training parameters;
+Second run: a fresh process, from just after `import torch` to the end of the first update of a run with other training parameters;
 clips decoded meanwhile are counted. Beside the seconds, those of a processor: fewer where others use the machine.
 """
 
@@ -22,7 +22,7 @@ SECOND = """
 import os, sys, time
 import torch
 start, processor = time.perf_counter(), time.process_time()
-from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.optim.optimizer import register_optimizer_step_post_hook
 from mtcore import Experiment
 from mtcore.extracting import fill
 decoded, real = [], fill.decode
@@ -32,7 +32,7 @@ def first(*given):
     print(time.perf_counter() - start, time.process_time() - processor, len(decoded), flush=True)
     os._exit(0)
 
-register_optimizer_step_pre_hook(first)
+register_optimizer_step_post_hook(first)
 Experiment.from_file(sys.argv[1], {"train.batch_size": sys.argv[2]}, cache=sys.argv[3], runs_folder=sys.argv[4]).run()
 """
 
