@@ -150,10 +150,11 @@ class Store:
         self._fill([out], [row], [shape], first)
         return max(min(out.shape[-1], shape[-1] - first), 0)
 
-    def gather(self, out: Sequence[np.ndarray], rows: np.ndarray, apply: Callable[[np.ndarray, np.ndarray], None] | None = None) -> None:
+    def gather(self, out: Sequence[np.ndarray], rows: np.ndarray, apply: Callable[[np.ndarray, np.ndarray], None] | None = None,
+               shapes: np.ndarray | None = None) -> None:
         """Fill each of `out`, as `read_into` does, with the row of this number. `apply(x, out)` puts what shall be made of a row's
-        array x into memory of the same shape, which may be that of x."""
-        self._fill(out, rows.tolist(), self.shapes(rows).tolist(), 0, apply)
+        array x into memory of the same shape, which may be that of x. `shapes` as `shapes(rows)` gives them."""
+        self._fill(out, rows.tolist(), (self.shapes(rows) if shapes is None else shapes).tolist(), 0, apply)
 
     def _fill(self, outs: Iterable[np.ndarray], rows: list[int], shapes: Iterable[Sequence[int]], first: int, apply: Any = None) -> None:
         columns = self._columns

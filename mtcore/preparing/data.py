@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
-from itertools import product
+from itertools import islice, product
 from typing import Any, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -25,6 +25,9 @@ from ..streams import derive
 from .inputs import Input, as_sound, dense, lesson, ragged, rasterise, stretch
 
 __all__ = ["RunData", "Rows"]
+
+AHEAD = 2**25
+"""Bytes of the batches that are read at a time."""
 
 
 @dataclass
@@ -266,31 +269,41 @@ class Rows(torch.utils.data.Dataset):
 
     def batches(self, drawn: Iterable[Sequence[int]], workers: int = 0) -> Iterator[Batch]:
         """A batch for each list of rows, in order; `workers` processes prepare them ahead, to the same bits."""
+        drawn, ahead = iter(drawn), 1
+        while not workers and (some := list(islice(drawn, ahead))):
+            found = [self.batch(rows) for rows in some]  # several in a row are faster: what they need stays in the processor's cache
+            ahead = max(1, min(10, AHEAD // max(1, sum(one.nbytes for one in found[-1].inputs.values()))))
+            while found:
+                yield found.pop(0)
         if not workers:
-            yield from map(self.batch, drawn)
             return
         # a generator of its own: a loader draws from torch's shared one otherwise
         yield from torch.utils.data.DataLoader(self, batch_sampler=drawn, collate_fn=_itself, num_workers=workers, generator=torch.Generator())
 
     def batch(self, rows: Sequence[int]) -> Batch:
         """These rows of the current `epoch` as tensors; random steps draw for training only (or for the parts they name)."""
-        arrays, inputs = {}, {}
-        for name in self.data.names:
-            at_once = self._at_once(name, rows)
+        data, arrays, inputs, index = self.data, {}, {}, self.index[list(rows)]
+        for name in data.names:
+            at_once = self._at_once(name, index)
             arrays[name] = at_once[1] if at_once else [self._array(int(row), name) for row in rows]
             inputs[name] = at_once[0] if at_once else self._stacked(name, arrays[name], rows)
         lengths = {name: [array.data.shape[-1] for array in found] for name, found in arrays.items() if found[0].axis is not None}
         padded = any(len(set(found)) > 1 for found in lengths.values())
         timed = next((found for found in arrays.values() if found[0].axis is not None), None)
         longest = max((array.data.shape[-1] for array in timed or ()), default=0)
-        targets, having, encoded = {}, {}, [self.targets[row] for row in rows]
-        for name, task in self.data.tasks.items():
-            values = [one.get(name) for one in encoded]
-            has = list(range(len(values))) if task.kind == "none" else [i for i, value in enumerate(values) if value is not None]
+        places: dict[str, list[int]] = {name: list(range(len(rows))) if task.kind == "none" else [] for name, task in data.tasks.items()}
+        known = [self.targets[row] for row in rows]
+        for place, encoded in enumerate(known):
+            for name in encoded:
+                if name in places and data.tasks[name].kind != "none":
+                    places[name].append(place)
+        targets, having = {}, {}
+        for name, has in places.items():
             if has:
                 having[name] = slice(has[0], has[-1] + 1) if has[-1] - has[0] + 1 == len(has) else torch.tensor(has)
-                targets[name] = self._targets(task, [values[i] for i in has], [timed[i] for i in has] if timed else None, longest)
-        return Batch(inputs, targets, having, [self.key(row) for row in rows],
+                targets[name] = self._targets(data.tasks[name], [known[i].get(name) for i in has], [timed[i] for i in has] if timed else None,
+                                              longest)
+        return Batch(inputs, targets, having, [data.datasets[d].key(c) for d, c, _ in index.tolist()],
                      {name: torch.tensor(found) for name, found in lengths.items()} if padded else None,
                      {teacher: self._lessons(teacher, rows, timed, longest) for teacher in self.data.teachers})
 
@@ -318,28 +331,27 @@ class Rows(torch.utils.data.Dataset):
             torch.set_num_threads(threads)
         return {what: [found[name] for name in names] for what, found in said.items()}
 
-    def _at_once(self, name: str, rows: Sequence[int]) -> tuple[torch.Tensor, list[Array]] | None:
+    def _at_once(self, name: str, index: np.ndarray) -> tuple[torch.Tensor, list[Array]] | None:
         """Rows read straight into the batch's memory, and what follows the store applied to all of them together; None where a step draws,
         moves time or sees one row at a time."""
-        data, index = self.data, self.index[list(rows)]
-        used = {d: (data.input(d, name), np.flatnonzero(index[:, 0] == d)) for d in dict.fromkeys(index[:, 0].tolist())}
+        data, of = self.data, index[:, 0]
+        used = {d: (data.input(d, name), np.flatnonzero(of == d)) for d in dict.fromkeys(of.tolist())}
         if not all(isinstance(one.store, Store) and one.chain.at_once for one, _ in used.values()):
             return None
         places = {d: one.store.places(one.keys)[index[members, 1]] for d, (one, members) in used.items()}
         shapes = [one.store.shapes(places[d]) for d, (one, _) in used.items()]
         if any(found is None or found.shape[1:] != shapes[0].shape[1:] or not found.size for found in shapes):
             return None
-        longest = np.max(np.concatenate(shapes), axis=0)
-        first = {d: one.store.read(one.keys[index[members[0], 1]], (0, 0)) for d, (one, members) in used.items()}  # what is known of it, no data
-        timed = all(array.axis is not None for array in first.values())
-        if any((found[:, :-1 if timed else None] != longest[:-1 if timed else None]).any() for found in shapes):
+        every = np.concatenate(shapes)
+        longest, timed = every.max(axis=0), all(one.like.axis is not None for one, _ in used.values())
+        if (every[:, :-1 if timed else None] != longest[:-1 if timed else None]).any():
             return None
-        joined, arrays = np.empty((len(index), *longest), np.float32), [next(iter(first.values()))] * len(index)
+        joined, arrays = np.empty((len(index), *longest), np.float32), [next(iter(used.values()))[0].like] * len(index)
         for (d, (one, members)), found in zip(used.items(), shapes):
-            like = first[d] if timed else replace(first[d], data=joined[members[0]])
-            one.store.gather([joined[place] for place in members], places[d], one.chain.together(like, data.state(d, name)))
+            like = one.like if timed else replace(one.like, data=joined[members[0]])
+            one.store.gather([joined[place] for place in members], places[d], one.chain.together(like, data.state(d, name)), found)
             for place, frames in zip(members.tolist(), found[:, -1].tolist()) if timed else ():
-                arrays[place] = replace(first[d], data=joined[place, ..., :frames], frames=None)
+                arrays[place] = replace(one.like, data=joined[place, ..., :frames], frames=None)
         if any(task.framed for task in data.tasks.values()):  # each clip's own place in time
             for place, (d, c, _) in enumerate(index.tolist()):
                 one = used[d][0]

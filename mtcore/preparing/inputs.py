@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Sequence
 
 import numpy as np
@@ -26,6 +27,11 @@ class Input:
     chain: Chain
     store: Store
     keys: Sequence[str | None]
+
+    @cached_property
+    def like(self) -> Array:
+        """What is known of the first row, without numbers."""
+        return self.store.read(next(key for key in self.keys if key is not None), (0, 0))
 
 
 class Memory(dict):
