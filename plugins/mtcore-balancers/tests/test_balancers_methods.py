@@ -435,7 +435,7 @@ SMALL = settings(max_examples=15, deadline=None)
 
 def weighed(name, j, **parameters):
     tasks = {f"t{i}": 1.0 for i in range(len(j))}
-    return build(name, tasks, **parameters).solve(j @ j.T, list(range(len(j))))
+    return np.array(build(name, tasks, **parameters).solve((j @ j.T).tolist(), list(range(len(j)))))
 
 
 @SMALL
