@@ -15,7 +15,7 @@ import torch
 from mtcore.plugin import Balancer, Balancing, ExperimentError, param
 
 from .gradients import ByGramian
-from .solvers import averse, bargained, dot, harmless, least, norms, shortest, spectrum, through, times
+from .solvers import averse, bargained, definite, dot, harmless, least, norms, shortest, spectrum, through, times
 
 __all__ = ["AlignedMtl", "CaGrad", "Config", "CrMogm", "DualProj", "FairGrad", "GradNorm", "GradVac", "ImtlG", "Mgda", "NashMtl",
            "OnSimplex", "PcGrad", "Pcd", "UpGrad"]
@@ -176,9 +176,8 @@ class Bargaining(ByGramian):
         self.longest = longest
 
     def solve(self, gramian, present):
-        alpha = bargained(gramian, 1)
-        length = sqrt(dot(alpha, times(gramian, alpha)))
-        return [one * min(1, self.longest / length) for one in alpha] if length and self.longest else alpha
+        share = min(1, self.longest / sqrt(len(gramian))) if self.longest else 1
+        return [share * one for one in bargained(gramian, 1)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -335,9 +334,9 @@ class Constrained(ByGramian):
         weights = np.eye(len(present))[first]
         if others and scaled[first, first] > 0:
             inner = scaled[np.ix_(others, others)]
-            size, lacking = max(np.trace(inner), 1e-12), self.tau * np.diag(inner) - scaled[others, first]
+            matrix, trace = definite(inner.tolist())
             # the dual problem: mu >= 0 with the least mu G mu / 2 - mu·lacking
-            weights[others] = least(inner / size + 1e-10 * np.eye(len(others)), lacking / size)
+            weights[others] = least(matrix, (self.tau * np.diag(inner) - scaled[others, first]) / trace)
             if (scaled[others] @ weights < self.tau * np.diag(inner) - 1e-5 * np.trace(scaled)).any():
                 weights[others] = 0  # no direction serves all
         length = weights @ scaled @ weights

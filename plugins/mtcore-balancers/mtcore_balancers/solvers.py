@@ -7,10 +7,9 @@ from math import log, sqrt
 from operator import mul
 from typing import Callable, Sequence
 
-from scipy.linalg.lapack import dposv, dsyev
-from scipy.optimize import brentq
+from scipy.linalg.lapack import dposv, dpotrf, dsyev
 
-__all__ = ["Rows", "averse", "bargained", "dot", "harmless", "least", "norms", "shortest", "spectrum", "times", "through"]
+__all__ = ["Rows", "averse", "bargained", "definite", "dot", "harmless", "least", "norms", "shortest", "spectrum", "through", "times"]
 
 Rows = Sequence[Sequence[float]]
 
@@ -28,20 +27,21 @@ def norms(gramian: Rows) -> list[float]:
     return [sqrt(max(row[i], 0)) for i, row in enumerate(gramian)]
 
 
-def ridged(matrix: Rows, ridge: float) -> list[list[float]]:
-    return [[value + ridge if i == j else value for j, value in enumerate(row)] for i, row in enumerate(matrix)]
+def definite(gramian: Rows) -> tuple[list[list[float]], float]:
+    """G / trace, and the trace; positive definite with what its diagonal needs for that in spite of rounding."""
+    trace, ridge = max(sum(row[i] for i, row in enumerate(gramian)), 1e-30), 1e-10
+    matrix = [[value / trace for value in row] for row in gramian]
+    while True:
+        for i, row in enumerate(matrix):
+            row[i] += ridge
+        if not dpotrf(matrix)[1]:
+            return matrix, trace
+        ridge *= 10
 
 
-def scaled(gramian: Rows, ridge: float) -> tuple[list[list[float]], float]:
-    """G / trace with this on its diagonal, and the trace."""
-    trace = max(sum(row[i] for i, row in enumerate(gramian)), 1e-30)
-    return ridged([[value / trace for value in row] for row in gramian], ridge), trace
-
-
-def solution(matrix: Rows, right: Sequence[float], ridge: float = 1e-8) -> list[float]:
-    """x with M x = right for M positive definite, of a size about 1; where rounding has spoilt that, with the smallest of some ridges."""
-    _, found, failed = dposv(matrix, right)
-    return solution(ridged(matrix, ridge), right, 100 * ridge) if failed else found.tolist()
+def solution(matrix: Rows, right: Sequence[float]) -> list[float]:
+    """x with M x = right for M positive definite."""
+    return dposv(matrix, right)[1].tolist() if right else []
 
 
 def spectrum(matrix: Rows) -> list[tuple[float, tuple[float, ...]]]:
@@ -62,7 +62,7 @@ def least(matrix: Rows, right: Sequence[float]) -> list[float]:
     exchanging all that violate this at once, the last one only where that leads nowhere (Júdice and Pires 1994, "A block principal
     pivoting algorithm for large-scale strictly monotone linear complementarity problems")."""
     n, found, fewest, tries = len(right), {}, len(right) + 1, 3
-    for _ in range(20 + 10 * n):
+    for _ in range(20 + 2 * n):
         wrong = {i for i, value in found.items() if value < -1e-12}
         wrong |= {i for i in range(n) if i not in found and sum(matrix[i][j] * value for j, value in found.items()) < right[i] - 1e-12}
         if not wrong:
@@ -74,8 +74,7 @@ def least(matrix: Rows, right: Sequence[float]) -> list[float]:
         else:
             wrong = {max(wrong)}
         positive = sorted(found.keys() ^ wrong)
-        found = dict(zip(positive, solution([[matrix[i][j] for j in positive] for i in positive], [right[i] for i in positive])
-                         if positive else ()))
+        found = dict(zip(positive, solution([[matrix[i][j] for j in positive] for i in positive], [right[i] for i in positive])))
     return [max(found.get(i, 0.0), 0.0) for i in range(n)]
 
 
@@ -89,19 +88,19 @@ def on_simplex(matrix: Rows) -> list[float]:
 
 def shortest(gramian: Rows) -> list[float]:
     """The weights of the simplex with the least w G w."""
-    return on_simplex(scaled(gramian, 1e-10)[0])
+    return on_simplex(definite(gramian)[0])
 
 
 def harmless(gramian: Rows, wanted: Rows) -> list[list[float]]:
     """For each row u the v >= u with the least v G v, whose direction harms no task: v = u + x with x >= 0."""
-    matrix, _ = scaled(gramian, 1e-8)
+    matrix, _ = definite(gramian)
     return [[one + more for one, more in zip(u, least(matrix, [-value for value in times(matrix, u)]))] for u in wanted]
 
 
 def averse(gramian: Rows, c: float) -> list[float]:
     """u + c |g_0| w / |g_w| with u = 1 / n, g_0 = g_u, and the w of the simplex with the least g_w·g_0 + c |g_0| |g_w|: it makes
     |g_w + s g_0| least for the s = |g_w| / (c |g_0|)."""
-    n, (matrix, _) = len(gramian), scaled(gramian, 1e-10)
+    n, (matrix, _) = len(gramian), definite(gramian)
     uniform = [1 / n] * n
     with_mean = times(matrix, uniform)
     square = dot(with_mean, uniform)
@@ -109,23 +108,22 @@ def averse(gramian: Rows, c: float) -> list[float]:
     if radius < 1e-9:
         return uniform
 
-    def tried(s: float) -> float:
-        """What this s is too small by, in units of g."""
-        nonlocal w, length
+    s = before = last = 0.0
+    for _ in range(50):
         w = on_simplex([[value + s * (a + b + s * square) for value, b in zip(row, with_mean)] for row, a in zip(matrix, with_mean)])
         length = sqrt(max(dot(w, times(matrix, w)), 0))
-        return length - radius * s
-
-    w, length = uniform, 0.0
-    if tried(1e-9 / radius) > 0:
-        brentq(tried, 1e-9 / radius, 1.01 / radius, xtol=1e-6 / radius)
+        lacking = length / radius - s
+        if abs(lacking) * radius < 1e-6:
+            break
+        slope = min((lacking - last) / (s - before), -0.01) if s else -1  # the length grows with s, so it is -1 or more
+        before, last, s = s, lacking, max(s - lacking / slope, 0.0)
     return [1 / n + radius / length * value for value in w] if length > 1e-9 else uniform
 
 
 def bargained(gramian: Rows, power: float) -> list[float]:
     """The w > 0 with G w = w^-power: the minimum of w G w / 2 - sum of the integral of w^-power, which is convex; by Newton's
     method, halving steps that lead nowhere."""
-    matrix, trace = scaled(gramian, 1e-8)
+    matrix, trace = definite(gramian)
     gain = (lambda w: sum(map(log, w))) if power == 1 else lambda w: sum(one ** (1 - power) for one in w) / (1 - power)
     value = lambda w: dot(w, times(matrix, w)) / 2 - gain(w)  # noqa: E731
     moved = lambda w, share: [one - share * change for one, change in zip(w, step)]  # noqa: E731
