@@ -103,6 +103,8 @@ class ByGramian(OfGradients):
     def __init__(self, weights: Mapping[str, float]):
         super().__init__(weights)
         self.kept_gradients: dict[Tensor, Tensor] = {}
+        self.starts: dict[int, Tensor] = {}
+        """by task, its weight as what a backward pass begins with"""
 
     def solve(self, gramian: Rows, present: list[int]) -> Sequence[float]:
         """Weights [n] from J J^T, [n, n]."""
@@ -122,10 +124,12 @@ class ByGramian(OfGradients):
         return jacobian.new_tensor(self.solved((jacobian @ jacobian.T).tolist(), present)) @ jacobian
 
     def _at_once(self, losses, shared, representation, rows):
-        own = {self.index[task]: loss for task, loss in losses.items()}
-        factors = {self.index[task]: self.weights[task] for task in losses}
+        found = {self.index[task]: loss for task, loss in losses.items()}
+        for task, loss in losses.items():
+            if self.index[task] not in self.starts:
+                self.starts[self.index[task]] = torch.full_like(loss, self.weights[task], requires_grad=False)
         owned = {self.index[task]: rows[task] for task in losses if task in rows}
-        return one_pass(own, factors, shared, representation, owned, self.solved, self.kept_gradients)
+        return one_pass(found, self.starts, shared, representation, owned, self.solved, self.kept_gradients)
 
 
 def simplex(values: np.ndarray, mass: float = 1.0) -> np.ndarray:

@@ -71,22 +71,17 @@ def other_leaves(losses: Iterable[Tensor], seen: set) -> list[Tensor]:
     return found
 
 
-def owners(rows: Sequence[Any], size: int) -> list[int] | None:
-    """For each row of the batch the number of its task, -1 where it has none; None where one has several."""
-    found = [-1] * size
-    for number, one in enumerate(rows):
-        for row in range(size)[one] if isinstance(one, slice) else one.tolist():
-            if found[row] >= 0:
-                return None
-            found[row] = number
-    return found
+def apart(rows: Iterable[Any], size: int) -> list[Sequence[int]] | None:
+    """Each task's rows; None where a row has several tasks."""
+    found = [range(size)[one] if isinstance(one, slice) else one.tolist() for one in rows]
+    return found if len({row for own in found for row in own}) == sum(map(len, found)) else None
 
 
-def one_pass(losses: Mapping[int, Tensor], factors: Mapping[int, float], shared: Sequence[Tensor], representation: Any,
+def one_pass(losses: Mapping[int, Tensor], starts: Mapping[int, Tensor], shared: Sequence[Tensor], representation: Any,
              rows: Mapping[int, Any], solve: Callable[[list[list[float]], list[int]], Sequence[float]], kept: dict[Tensor, Tensor]) -> bool:
-    """Write all gradients of the losses times their factors, the shared ones weighted by `solve(Gramian [n, n], tasks)`;
-    False, and nothing done, where that is not to be had. `rows`: by task, the rows of the batch that it has; `kept`: memory
-    of the weights' gradients from one update to the next."""
+    """Write all gradients of the losses times their factors (`starts`, scalars like them), the shared ones weighted by `solve(Gramian
+    [n, n], tasks)`; False, and nothing done, where that is not to be had. `rows`: by task, the rows of the batch that it has; `kept`:
+    memory of the weights' gradients from one update to the next."""
     present = sorted(losses)
     if not present or rows.keys() != losses.keys() or not isinstance(representation, dict):
         return False
@@ -94,30 +89,30 @@ def one_pass(losses: Mapping[int, Tensor], factors: Mapping[int, float], shared:
         return False
     vectors = [one.vector for one in representation.values()]
     size = len(vectors[0])
-    owner = owners([rows[i] for i in present], size)
-    layers, seen = linear_layers(vectors, shared) if owner else ([], set())
+    owned = apart([rows[i] for i in present], size)
+    layers, seen = linear_layers(vectors, shared) if owned else ([], set())
     if not layers or any(len(h) != size for _, h, _, _ in layers):
         return False
     heads, own = other_leaves(losses.values(), seen), set(map(id, shared))
     if any(id(parameter) in own for parameter in heads):
         return False
     found = torch.autograd.grad([losses[i] for i in present], [*(GradientEdge(layer[0], 0) for layer in layers), *heads],
-                                [torch.full_like(losses[i], factors[i]) for i in present])
+                                [starts[i] for i in present])
     for parameter, gradient in zip(heads, found[len(layers):]):
         parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
-    with torch.no_grad():
-        slopes = [d.to(weight.dtype) for d, (_, _, weight, _) in zip(found, layers)]
-        inputs = [h.to(weight.dtype) for _, h, weight, _ in layers]
-        member = torch.frombuffer(array("f", [task == i for i in range(len(present)) for task in owner]), dtype=torch.float32)
-        member = member.view(-1, size).to(slopes[0])
-        products, one = member.new_zeros(size, size), member.new_ones(size)
-        for d, h in zip(slopes, inputs):
-            products.addcmul_(linear(d, d), linear(h, h, one))
-        solved = solve(torch.mm(torch.mm(member, products), member.T).tolist(), present)
-        share = (member.new_tensor(solved) @ member)[:, None]
-        for d, h, (_, _, weight, bias) in zip(slopes, inputs, layers):
-            if weight not in kept:
-                kept[weight] = torch.empty_like(weight, memory_format=torch.contiguous_format, requires_grad=False)
-            d = d * share
-            weight.grad, bias.grad = torch.mm(d.T, h, out=kept[weight]), d.sum(0)
+    slopes = [d.to(weight.dtype) for d, (_, _, weight, _) in zip(found, layers)]
+    inputs = [h.detach().to(weight.dtype) for _, h, weight, _ in layers]
+    products = sum(linear(d, d).mul_(linear(h, h).add_(1)) for d, h in zip(slopes, inputs))
+    member = array("d", bytes(8 * size * len(present)))  # not a tensor's, whose items take microseconds each
+    for number, own in enumerate(owned):
+        for row in own:
+            member[number * size + row] = 1
+    member = torch.frombuffer(member, dtype=torch.float64).view(-1, size).to(products)
+    weights = solve(torch.mm(torch.mm(member, products), member.T).tolist(), present)
+    share = torch.frombuffer(array("d", weights), dtype=torch.float64).to(products).view(1, -1).mm(member).T
+    for d, h, (_, _, weight, bias) in zip(slopes, inputs, layers):
+        if weight not in kept:
+            kept[weight] = torch.empty_like(weight, memory_format=torch.contiguous_format, requires_grad=False)
+        d = d * share
+        weight.grad, bias.grad = torch.mm(d.T, h, out=kept[weight]), d.sum(0)
     return True
