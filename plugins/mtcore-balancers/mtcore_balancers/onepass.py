@@ -102,7 +102,9 @@ def one_pass(losses: Mapping[int, Tensor], starts: Mapping[int, Tensor], shared:
         parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
     slopes = [d.to(weight.dtype) for d, (_, _, weight, _) in zip(found, layers)]
     inputs = [h.detach().to(weight.dtype) for _, h, weight, _ in layers]
-    products = sum(linear(d, d).mul_(linear(h, h).add_(1)) for d, h in zip(slopes, inputs))
+    products, one = slopes[0].new_zeros(size, size), slopes[0].new_ones(size)
+    for d, h in zip(slopes, inputs):
+        products.addcmul_(linear(d, d), linear(h, h, one))
     member = array("d", bytes(8 * size * len(present)))  # not a tensor's, whose items take microseconds each
     for number, own in enumerate(owned):
         for row in own:
