@@ -115,8 +115,8 @@ class ByGramian(OfGradients):
         weights = list(map(float, self.solve(gramian, present))) if sound else []
         if not sound or not all(map(isfinite, weights)):
             lengths = ", ".join(f"{self.tasks[i]} {norm:.3g}" for i, norm in zip(present, norms(gramian)))
-            raise TrainingError(f"{type(self).__name__} found no finite weights for gradients of these norms: {lengths}; lower the "
-                                "learning rate, or choose another train.balancer")
+            raise TrainingError(f"{type(self).__name__} found no finite weights for gradients of these norms: {lengths}; lower "
+                                "the learning rate, or choose another train.balancer")
         self.note(present, weights)
         return weights
 

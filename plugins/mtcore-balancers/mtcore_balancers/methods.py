@@ -176,8 +176,9 @@ class Bargaining(ByGramian):
         self.longest = longest
 
     def solve(self, gramian, present):
-        share = min(1, self.longest / sqrt(len(gramian))) if self.longest else 1
-        return [share * one for one in bargained(gramian, 1)]
+        alpha = bargained(gramian, 1)
+        length = sqrt(max(dot(alpha, times(gramian, alpha)), 0))
+        return [one * min(1, self.longest / length) for one in alpha] if length and self.longest else alpha
 
 
 @dataclass(frozen=True, kw_only=True)

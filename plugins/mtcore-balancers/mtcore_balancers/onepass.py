@@ -34,8 +34,8 @@ def leaf(node: Any) -> Tensor | None:
 
 
 def linear_layers(vectors: Iterable[Tensor], shared: Sequence[Tensor]) -> tuple[list[tuple[Any, Tensor, Tensor, Tensor]], set]:
-    """(graph node, inputs, weight, bias) per layer, and all nodes; no layers unless each shared parameter belongs to one of them and
-    nothing between them mixes rows."""
+    """(graph node, inputs, weight, bias) per layer, and all nodes; no layers unless each shared parameter belongs to one of
+    them and nothing between them mixes rows."""
     nodes, seen, found = [vector.grad_fn for vector in vectors], {None}, []
     for node in nodes:
         if node in seen:
@@ -78,10 +78,11 @@ def apart(rows: Iterable[Any], size: int) -> list[Sequence[int]] | None:
 
 
 def one_pass(losses: Mapping[int, Tensor], starts: Mapping[int, Tensor], shared: Sequence[Tensor], representation: Any,
-             rows: Mapping[int, Any], solve: Callable[[list[list[float]], list[int]], Sequence[float]], kept: dict[Tensor, Tensor]) -> bool:
-    """Write all gradients of the losses times their factors (`starts`, scalars like them), the shared ones weighted by `solve(Gramian
-    [n, n], tasks)`; False, and nothing done, where that is not to be had. `rows`: by task, the rows of the batch that it has; `kept`:
-    memory of the weights' gradients from one update to the next."""
+             rows: Mapping[int, Any], solve: Callable[[list[list[float]], list[int]], list[float]],
+             kept: dict[Tensor, Tensor]) -> bool:
+    """Write all gradients of the losses times their factors (`starts`, tensors like them), the shared ones weighted by
+    `solve(Gramian [n, n], tasks)`; False, and nothing done, where that is not to be had. `rows`: by task, the rows of the
+    batch that it has; `kept`: memory of the weights' gradients from one update to the next."""
     present = sorted(losses)
     if not present or rows.keys() != losses.keys() or not isinstance(representation, dict):
         return False

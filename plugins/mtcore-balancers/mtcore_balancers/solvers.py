@@ -1,5 +1,5 @@
-"""Numerics of matrices as small as the number of tasks, of rows of floats, in plain Python around LAPACK. An update's products empty the
-processor's caches: each function of numpy that is called in between, the first time, costs more than its work."""
+"""Numerics of matrices as small as the number of tasks, as rows of floats, in plain Python around LAPACK. An update's products
+empty the processor's caches, so what each further function of numpy costs is its way there, more than its work."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Callable, Sequence
 
 from scipy.linalg.lapack import dposv, dpotrf, dsyev
 
-__all__ = ["Rows", "averse", "bargained", "definite", "dot", "harmless", "least", "norms", "shortest", "spectrum", "through", "times"]
+__all__ = ["Rows", "averse", "bargained", "definite", "dot", "harmless", "least", "norms", "shortest", "spectrum", "through",
+           "times"]
 
 Rows = Sequence[Sequence[float]]
 
@@ -51,20 +52,21 @@ def spectrum(matrix: Rows) -> list[tuple[float, tuple[float, ...]]]:
     return [pair for pair in zip(values, zip(*vectors.tolist())) if pair[0] > values[-1] * len(values) * 2e-16]
 
 
-def through(pairs: Sequence[tuple[float, Sequence[float]]], function: Callable[[float], float], x: Sequence[float]) -> list[float]:
+def through(pairs: Sequence[tuple[float, Sequence[float]]], function: Callable[[float], float],
+            x: Sequence[float]) -> list[float]:
     """f(M) x for M of this spectrum."""
     parts = [(function(value) * dot(vector, x), vector) for value, vector in pairs]
     return [sum(part * vector[i] for part, vector in parts) for i in range(len(x))]
 
 
 def least(matrix: Rows, right: Sequence[float]) -> list[float]:
-    """The x >= 0 with the least x M x / 2 - x·right for M positive definite, of a size about 1: M x >= right, and equal where x > 0. By
-    exchanging all that violate this at once, the last one only where that leads nowhere (Júdice and Pires 1994, "A block principal
-    pivoting algorithm for large-scale strictly monotone linear complementarity problems")."""
+    """The x >= 0 with the least x M x / 2 - x·right for M positive definite, of a size about 1: M x >= right, and equal where
+    x > 0. By exchanging all that violate this at once, the last one only where that leads nowhere (Júdice and Pires 1994, "A
+    block principal pivoting algorithm for large-scale strictly monotone linear complementarity problems")."""
     n, found, fewest, tries = len(right), {}, len(right) + 1, 3
     for _ in range(20 + 2 * n):
-        wrong = {i for i, value in found.items() if value < -1e-12}
-        wrong |= {i for i in range(n) if i not in found and sum(matrix[i][j] * value for j, value in found.items()) < right[i] - 1e-12}
+        made = [sum(row[j] * value for j, value in found.items()) - wanted for row, wanted in zip(matrix, right)]
+        wrong = {i for i in range(n) if (found[i] if i in found else made[i]) < -1e-12}
         if not wrong:
             break
         if len(wrong) < fewest:
@@ -74,7 +76,8 @@ def least(matrix: Rows, right: Sequence[float]) -> list[float]:
         else:
             wrong = {max(wrong)}
         positive = sorted(found.keys() ^ wrong)
-        found = dict(zip(positive, solution([[matrix[i][j] for j in positive] for i in positive], [right[i] for i in positive])))
+        inner = [[matrix[i][j] for j in positive] for i in positive]
+        found = dict(zip(positive, solution(inner, [right[i] for i in positive])))
     return [max(found.get(i, 0.0), 0.0) for i in range(n)]
 
 
@@ -110,7 +113,8 @@ def averse(gramian: Rows, c: float) -> list[float]:
 
     s = before = last = 0.0
     for _ in range(50):
-        w = on_simplex([[value + s * (a + b + s * square) for value, b in zip(row, with_mean)] for row, a in zip(matrix, with_mean)])
+        w = on_simplex([[value + s * (a + b + s * square) for value, b in zip(row, with_mean)]
+                        for row, a in zip(matrix, with_mean)])
         length = sqrt(max(dot(w, times(matrix, w)), 0))
         lacking = length / radius - s
         if abs(lacking) * radius < 1e-6:
