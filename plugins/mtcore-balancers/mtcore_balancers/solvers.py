@@ -3,6 +3,7 @@ empty the processor's caches, so what each further function of numpy costs is it
 
 from __future__ import annotations
 
+from itertools import compress
 from math import log, sqrt
 from operator import mul
 from typing import Callable, Sequence
@@ -59,17 +60,17 @@ def through(pairs: Sequence[tuple[float, Sequence[float]]], function: Callable[[
     return [sum(part * vector[i] for part, vector in parts) for i in range(len(x))]
 
 
-def least(matrix: Rows, right: Sequence[float], positive: Sequence[int] = ()) -> list[float]:
+def least(matrix: Rows, right: Sequence[float], first: bool = False) -> list[float]:
     """The x >= 0 with the least x M x / 2 - x·right for M positive definite, of a size about 1: M x >= right, and equal where
-    x > 0, at first taken to be `positive`. By exchanging all that violate this at once, the last one only where that leads
-    nowhere (Júdice and Pires 1994, "A block principal pivoting algorithm for large-scale strictly monotone linear
-    complementarity problems")."""
-    n, fewest, tries = len(right), len(right) + 1, 3
-    for _ in range(20 + 2 * n):
-        inner = [[matrix[i][j] for j in positive] for i in positive]
-        found = dict(zip(positive, solution(inner, [right[i] for i in positive])))
-        made = [sum(row[j] * value for j, value in found.items()) - wanted for row, wanted in zip(matrix, right)]
-        wrong = {i for i in range(n) if (found[i] if i in found else made[i]) < -1e-12}
+    x > 0, at first all or none. By exchanging all that violate this at once, the last one only where that leads nowhere (Júdice
+    and Pires 1994, "A block principal pivoting algorithm for large-scale strictly monotone linear complementarity problems")."""
+    positive, fewest, tries = [first] * len(right), len(right) + 1, 3
+    for _ in range(20 + 2 * len(right)):
+        inner = [list(compress(row, positive)) for row in compress(matrix, positive)]
+        found = iter(solution(inner, list(compress(right, positive))))
+        x = [next(found) if one else 0.0 for one in positive]
+        excess = [value if one else dot(row, x) - wanted for one, value, row, wanted in zip(positive, x, matrix, right)]
+        wrong = [i for i, value in enumerate(excess) if value < -1e-12]
         if not wrong:
             break
         if len(wrong) < fewest:
@@ -77,15 +78,16 @@ def least(matrix: Rows, right: Sequence[float], positive: Sequence[int] = ()) ->
         elif tries:
             tries -= 1
         else:
-            wrong = {max(wrong)}
-        positive = sorted(found.keys() ^ wrong)
-    return [max(found.get(i, 0.0), 0.0) for i in range(n)]
+            wrong = wrong[-1:]
+        for i in wrong:
+            positive[i] = not positive[i]
+    return [max(value, 0.0) for value in x]
 
 
 def on_simplex(matrix: Rows) -> list[float]:
     """The weights of the simplex with the least w M w: the shares of the x >= 0 with the least x M x + (sum x - 1)^2, since for
     x = s w the best s gives w M w / (w M w + 1), which falls with w M w."""
-    found = least([[value + 1 for value in row] for row in matrix], [1.0] * len(matrix), range(len(matrix)))
+    found = least([[value + 1 for value in row] for row in matrix], [1.0] * len(matrix), first=True)
     total = sum(found)
     return [value / total for value in found]
 
