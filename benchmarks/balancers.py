@@ -13,8 +13,8 @@ now and then costs either side a quarter of an update. On 2 cores with 3 to 5 bu
     famo                                           1.5, 1.6       1.6, 1.5       1.5, 1.5
     pcgrad, aligned_mtl, imtl_g, dualproj, config  1.11, 1.10
     fairgrad, mgda, nash_mtl                       1.13, 1.12
-    upgrad                                         1.13, 1.16     2.8, 6.7       2.4, 5.2
-    cagrad                                         1.15, 1.17     2.8, 6.6       2.4, 5.2
+    upgrad                                         1.13, 1.15     2.8, 6.7       2.4, 5.2
+    cagrad                                         1.14, 1.16     2.8, 6.6       2.4, 5.2
     cr_mogm, gradvac, gradnorm, pcd                1.2, 1.1 to 1.3
     moco, db_mtl, excess_mtl                       3, 8           3, 7           3, 6
     graddrop                                       8, 15          9, 15          3, 8
