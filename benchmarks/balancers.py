@@ -1,17 +1,21 @@
 """What a balancer costs: time of one update against a plain sum of the losses (`core.sum`).
 
-    python benchmarks/balancers.py [--tasks 3 8] [--repeats 30] [--network mlp|shared|cnn]
+    MALLOC_TRIM_THRESHOLD_=2000000000 MALLOC_MMAP_THRESHOLD_=1000000000 \\
+        python benchmarks/balancers.py [--tasks 3 8] [--repeats 30] [--network mlp|shared|cnn] [--only NAME ...]
 
 MLP with 4 layers of 512, SGD, batches of 32 rows, one thread; each pair of updates is interleaved A B B A, figures are medians
 of the ratios of the thread's own time, `modo` and `sdmgrad` per batch. `mlp`: each row belongs to one task; `shared`: every row
-has all tasks; `cnn`: three convolutions and a linear layer. On 2 cores with 8 busy processes beside it, torch 2.13,
-noise of 0.05 and more:
+has all tasks; `cnn`: three convolutions and a linear layer. The two variables keep memory from going back to the system, which
+now and then costs either side a quarter of an update. On 2 cores with 3 to 5 busy processes beside it, torch 2.13, noise of 0.02:
 
     3 and 8 tasks                                  mlp            shared         cnn
     of losses, without famo                        1.1, 1.1
     famo                                           1.5, 1.6       1.6, 1.5       1.5, 1.5
-    by inner products (mgda, upgrad, pcgrad, …)    1.1 to 1.2     2.7, 6.5       2.6, 5.1
-    cagrad                                         1.2, 1.2
+    pcgrad, aligned_mtl, imtl_g, dualproj, config  1.11, 1.10
+    fairgrad, mgda, nash_mtl                       1.13, 1.12
+    upgrad                                         1.13, 1.15     2.8, 6.7       2.4, 5.2
+    cagrad                                         1.14, 1.16     2.8, 6.6       2.4, 5.2
+    cr_mogm, gradvac, gradnorm, pcd                1.2, 1.1 to 1.3
     moco, db_mtl, excess_mtl                       3, 8           3, 7           3, 6
     graddrop                                       8, 15          9, 15          3, 8
 """

@@ -7,7 +7,7 @@ update's micro-batches. Heads keep their own task's plain gradient. A task that 
 from __future__ import annotations
 
 from math import isfinite
-from typing import Any, Mapping
+from typing import Any, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 from mtcore.plugin import TrainingError
 
 from .onepass import one_pass
+from .solvers import Rows, norms
 from .state import Keeping
 
 __all__ = ["ByGramian", "OfGradients", "simplex"]
@@ -48,9 +49,9 @@ class OfGradients(Keeping):
     def backward(self, losses, shared, representation, rows, last=True):
         shared = [parameter for parameter in shared if parameter.requires_grad]
         if not self.micro:
-            self.values, self.counts = torch.zeros(len(self.tasks)), torch.zeros(self.batches_per_update, len(self.tasks))
             if last and self.processes == 1 and self._at_once(losses, shared, representation, rows):
                 return
+            self.values, self.counts = torch.zeros(len(self.tasks)), torch.zeros(self.batches_per_update, len(self.tasks))
             self._begin(shared)
         batch = (self.micro * self.processes + self.rank) % self.batches_per_update
         self.micro += 1
@@ -102,30 +103,33 @@ class ByGramian(OfGradients):
     def __init__(self, weights: Mapping[str, float]):
         super().__init__(weights)
         self.kept_gradients: dict[Tensor, Tensor] = {}
+        self.starts: dict[int, Tensor] = {}
+        """by task, its weight as what a backward pass begins with"""
 
-    def solve(self, gramian: np.ndarray, present: list[int]) -> np.ndarray:
-        """Weights [n] from J J^T, float64 [n, n]."""
+    def solve(self, gramian: Rows, present: list[int]) -> Sequence[float]:
+        """Weights [n] from J J^T, [n, n]."""
         raise NotImplementedError
 
-    def solved(self, gramian: np.ndarray, present: list[int]) -> np.ndarray:
-        weights = self.solve(gramian, present)
-        values = weights.tolist()
-        if not all(map(isfinite, values)):
-            norms = ", ".join(f"{self.tasks[i]} {norm:.3g}" for i, norm in zip(present, np.sqrt(gramian.diagonal())))
-            raise TrainingError(f"{type(self).__name__} found no finite weights for gradients of these norms: {norms}; lower the "
-                                "learning rate, or choose another train.balancer")
-        self.note(present, values)
+    def solved(self, gramian: Rows, present: list[int]) -> list[float]:
+        sound = all(isfinite(row[k]) for k, row in enumerate(gramian))
+        weights = list(map(float, self.solve(gramian, present))) if sound else []
+        if not sound or not all(map(isfinite, weights)):
+            lengths = ", ".join(f"{self.tasks[i]} {norm:.3g}" for i, norm in zip(present, norms(gramian)))
+            raise TrainingError(f"{type(self).__name__} found no finite weights for gradients of these norms: {lengths}; lower "
+                                "the learning rate, or choose another train.balancer")
+        self.note(present, weights)
         return weights
 
     def direction(self, jacobian, present):
-        weights = self.solved((jacobian @ jacobian.T).double().numpy(force=True), present)
-        return torch.as_tensor(weights, dtype=jacobian.dtype, device=jacobian.device) @ jacobian
+        return jacobian.new_tensor(self.solved((jacobian @ jacobian.T).tolist(), present)) @ jacobian
 
     def _at_once(self, losses, shared, representation, rows):
-        own = {self.index[task]: loss for task, loss in losses.items()}
-        factors = {self.index[task]: self.weights[task] for task in losses}
+        found = {self.index[task]: loss for task, loss in losses.items()}
+        for task, loss in losses.items():
+            if self.index[task] not in self.starts:
+                self.starts[self.index[task]] = torch.full_like(loss, self.weights[task], requires_grad=False)
         owned = {self.index[task]: rows[task] for task in losses if task in rows}
-        return one_pass(own, factors, shared, representation, owned, self.solved, self.kept_gradients)
+        return one_pass(found, self.starts, shared, representation, owned, self.solved, self.kept_gradients)
 
 
 def simplex(values: np.ndarray, mass: float = 1.0) -> np.ndarray:

@@ -133,7 +133,7 @@ class Independent(OnSimplex):
     def direction(self, jacobian, present):
         (one, first), (two, second) = self.batch(0, present), self.batch(1, present)
         product = (one @ two.T).double().numpy(force=True) * np.outer(first, second)
-        weights = torch.as_tensor(self.solved(product, present), dtype=jacobian.dtype, device=jacobian.device)
+        weights = jacobian.new_tensor(self.solved(product, present))
         if self.batches_per_update > 2:
             jacobian, third = self.batch(2, present)
             weights = weights * third.to(weights)

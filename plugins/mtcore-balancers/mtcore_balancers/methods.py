@@ -4,45 +4,34 @@ keep their state."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import sqrt
 from operator import add, mul
+from statistics import fmean
 from typing import Mapping
 
 import numpy as np
 import torch
-from scipy.optimize import brentq, nnls
 
 from mtcore.plugin import Balancer, Balancing, ExperimentError, param
 
 from .gradients import ByGramian
+from .solvers import averse, bargained, definite, dot, harmless, least, norms, shortest, spectrum, through, times
 
 __all__ = ["AlignedMtl", "CaGrad", "Config", "CrMogm", "DualProj", "FairGrad", "GradNorm", "GradVac", "ImtlG", "Mgda", "NashMtl",
            "OnSimplex", "PcGrad", "Pcd", "UpGrad"]
 
 
-def root(gramian: np.ndarray) -> np.ndarray:
-    """R [n, n] with R^T R = G: its columns have the inner products of the gradients."""
-    values, vectors = np.linalg.eigh(gramian)
-    return np.sqrt(np.maximum(values, 0))[:, None] * vectors.T
-
-
-def spectrum(gramian: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Eigenvalues [r] above rounding and their vectors [n, r]."""
-    values, vectors = np.linalg.eigh(gramian)
-    large = values > values[-1] * len(values) * np.finfo(float).eps
-    return values[large], vectors[:, large]
-
-
 class Surgery(ByGramian):
     def solve(self, gramian, present):
-        rows, made, n = gramian.tolist(), [0.0] * len(present), len(present)
+        made, n = [0.0] * len(present), len(present)
         for i in range(n):
             one = [float(i == j) for j in range(n)]
             for j in torch.randperm(n).tolist():
-                inner = sum(map(mul, rows[j], one))
+                inner = dot(gramian[j], one)
                 if j != i and inner < 0:
-                    one[j] -= inner / rows[j][j]
+                    one[j] -= inner / gramian[j][j]
             made = list(map(add, made, one))
-        return np.array(made)
+        return made
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,13 +46,14 @@ class PcGrad(Balancer):
 class Aligned(ByGramian):
     def __init__(self, weights: Mapping[str, float], scale: str):
         super().__init__(weights)
-        self.length = {"min": np.min, "median": lambda found: found[(len(found) - 1) // 2], "rmse": np.mean}[scale]
+        self.length = {"min": min, "median": lambda found: found[(len(found) - 1) // 2], "rmse": fmean}[scale]
 
     def solve(self, gramian, present):
-        values, vectors = spectrum(gramian)
-        if not len(values):
-            return np.full(len(present), 1 / len(present))
-        return vectors @ (vectors.mean(0) * np.sqrt(self.length(values) / values))
+        pairs, uniform = spectrum(gramian), [1 / len(present)] * len(present)
+        if not pairs:
+            return uniform
+        length = self.length([value for value, _ in pairs])
+        return through(pairs, lambda value: sqrt(length / value), uniform)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,10 +69,9 @@ class AlignedMtl(Balancer):
 
 class Impartial(ByGramian):
     def solve(self, gramian, present):
-        values, vectors = spectrum(gramian)
-        weights = vectors @ (np.sqrt(gramian.diagonal()) @ vectors / values)
-        total = weights.sum()
-        return weights / total if abs(total) > 1e-12 else 0 * weights
+        weights = through(spectrum(gramian), lambda value: 1 / value, norms(gramian))
+        total = sum(weights)
+        return [weight / total if abs(total) > 1e-12 else 0.0 for weight in weights]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,18 +83,10 @@ class ImtlG(Balancer):
         return Impartial(weights)
 
 
-def harmless(gramian: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """For each row u the v >= u with the least v G v, whose direction harms no task: v = u + x, and x >= 0 has the least
-    |L^T (u + x)| for G = L L^T."""
-    scaled = gramian / max(gramian.trace(), 1e-30)
-    scaled.flat[::len(scaled) + 1] += 1e-8
-    lower = np.linalg.cholesky(scaled).T
-    return np.array([u + nnls(lower, -lower @ u)[0] for u in wanted])
-
-
 class EachHarmless(ByGramian):
     def solve(self, gramian, present):
-        return harmless(gramian, np.eye(len(present)) / len(present)).sum(0)
+        n = len(present)
+        return list(map(sum, zip(*harmless(gramian, [[(i == j) / n for j in range(n)] for i in range(n)]))))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +100,7 @@ class UpGrad(Balancer):
 
 class MeanHarmless(ByGramian):
     def solve(self, gramian, present):
-        return harmless(gramian, np.full((1, len(present)), 1 / len(present)))[0]
+        return harmless(gramian, [[1 / len(present)] * len(present)])[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,29 +118,7 @@ class ConflictAverse(ByGramian):
         self.c = c
 
     def solve(self, gramian, present):
-        n = len(gramian)
-        uniform, gradients = np.full(n, 1 / n), root(gramian / max(gramian.trace(), 1e-30))
-        mean = gradients @ uniform
-        radius = self.c * np.sqrt(mean @ mean)
-        if radius < 1e-9:
-            return uniform
-        system, right = np.ones((n + 1, n)), np.zeros(n + 1)
-        right[n] = 1
-
-        def tried(s: float) -> float:
-            """The minimum's w makes |g_w + s g_0| least for s = |g_w| / radius: what this s is too small by, in units of g."""
-            nonlocal w, length
-            system[:n] = gradients + s * mean[:, None]
-            w = nnls(system, right)[0]
-            w /= w.sum()
-            made = gradients @ w
-            length = np.sqrt(made @ made)
-            return length - radius * s
-
-        w, length = uniform, 0.0
-        if tried(1e-9 / radius) > 0:
-            brentq(tried, 1e-9 / radius, 1.01 / radius, xtol=1e-9 / radius)
-        return uniform + (radius / length * w if length > 1e-9 else 0)
+        return averse(gramian, self.c)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,12 +134,12 @@ class CaGrad(Balancer):
 
 class EqualAngles(ByGramian):
     def solve(self, gramian, present):
-        norms = np.sqrt(np.diag(gramian))
-        inverse = np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0)
-        values, vectors = spectrum(gramian * np.outer(inverse, inverse))
-        weights = inverse * (vectors @ (vectors.sum(0) / values))
-        square = weights @ gramian @ weights
-        return weights * (gramian @ weights).sum() / square if square > 0 else 0 * weights
+        inverse = [1 / norm if norm else 0.0 for norm in norms(gramian)]
+        cosines = [[value * a * b for value, b in zip(row, inverse)] for row, a in zip(gramian, inverse)]
+        weights = list(map(mul, inverse, through(spectrum(cosines), lambda value: 1 / value, [1.0] * len(inverse))))
+        products = times(gramian, weights)
+        square = dot(weights, products)
+        return [weight * sum(products) / square if square > 0 else 0.0 for weight in weights]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,39 +151,13 @@ class Config(Balancer):
         return EqualAngles(weights)
 
 
-def bargained(gramian: np.ndarray, power: float) -> np.ndarray:
-    """The w > 0 with G w = w^-power: the minimum of w G w / 2 - sum of the integral of w^-power, which is convex; by Newton's
-    method, halving steps that lead nowhere."""
-    n = len(gramian)
-    scale = max(gramian.trace() / n, 1e-30)
-    scaled = gramian / scale
-    scaled.flat[::n + 1] += 1e-8
-    gain = (lambda w: np.log(w).sum()) if power == 1 else lambda w: (w ** (1 - power)).sum() / (1 - power)
-    w = scaled.diagonal() ** (-1 / (1 + power))
-    for _ in range(100):
-        inverse, curved = w**-power, scaled.copy()
-        slope = scaled @ w - inverse
-        curved.flat[::n + 1] += power * inverse / w
-        step = np.linalg.solve(curved, slope)
-        decrement = slope @ step
-        if decrement > 0.05:
-            before, share = w @ scaled @ w / 2 - gain(w), min(1, 0.9 / max((step / w).max(), 1e-30))
-            while (v := w - share * step) @ scaled @ v / 2 - gain(v) > before - 0.1 * share * decrement and share > 1e-9:
-                share /= 2
-            step = share * step
-        w = w - step
-        if decrement < 1e-9:  # the error left is of its square
-            break
-    return w * scale ** (-1 / (1 + power))
-
-
 class Fair(ByGramian):
     def __init__(self, weights: Mapping[str, float], alpha: float):
         super().__init__(weights)
         self.alpha = alpha
 
     def solve(self, gramian, present):
-        return bargained(gramian, 1 / self.alpha) if self.alpha else np.full(len(present), 1 / len(present))
+        return bargained(gramian, 1 / self.alpha) if self.alpha else [1 / len(present)] * len(present)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,8 +177,8 @@ class Bargaining(ByGramian):
 
     def solve(self, gramian, present):
         alpha = bargained(gramian, 1)
-        length = np.sqrt(alpha @ gramian @ alpha)
-        return alpha * (min(1, self.longest / length) if length and self.longest else 1)
+        length = sqrt(max(dot(alpha, times(gramian, alpha)), 0))
+        return [one * min(1, self.longest / length) for one in alpha] if length and self.longest else alpha
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,7 +199,8 @@ class Vaccine(ByGramian):
         self.state["cosines"] = torch.zeros(len(weights), len(weights), dtype=torch.float64)
 
     def solve(self, gramian, present):
-        goal, norms, n = self.state["cosines"].numpy(), np.sqrt(np.diag(gramian)), len(gramian)
+        gramian, goal, n = np.array(gramian), self.state["cosines"].numpy(), len(gramian)
+        norms = np.sqrt(np.diag(gramian))
         made = np.eye(n)
         for i in range(n):
             for j in torch.randperm(n).tolist():
@@ -308,16 +242,6 @@ class OnSimplex(ByGramian):
         return self.state["weights"][present].numpy()
 
 
-def shortest(gramian: np.ndarray) -> np.ndarray:
-    """The weights of the simplex with the least w G w: the shares of the x >= 0 with the least x G x + (sum x - 1)^2, since
-    for x = s w the best s gives w G w / (w G w + 1), which falls with w G w."""
-    n = len(gramian)
-    system, right = np.ones((n + 1, n)), np.zeros(n + 1)
-    system[:n], right[n] = root(gramian / max(gramian.trace(), 1e-30)), 1
-    found = nnls(system, right)[0]
-    return found / found.sum()
-
-
 class Shortest(ByGramian):
     def solve(self, gramian, present):
         return shortest(gramian)
@@ -339,7 +263,7 @@ class Smoothed(OnSimplex):
 
     def solve(self, gramian, present):
         old = self.kept(present)
-        return self.moved(present, self.alpha * old + (1 - self.alpha) * old.sum() * shortest(gramian))
+        return self.moved(present, self.alpha * old + (1 - self.alpha) * old.sum() * np.array(shortest(gramian)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -361,12 +285,10 @@ class Normed(ByGramian):
                       "first": torch.full((len(weights),), torch.nan, dtype=torch.float64)}
 
     def _at_once(self, losses, shared, representation, rows):
+        self.values = torch.zeros(len(self.tasks))
         for task, loss in losses.items():
             self.values[self.index[task]] = self.weights[task] * loss.detach()
-        done = super()._at_once(losses, shared, representation, rows)
-        if not done:
-            self.values.zero_()
-        return done
+        return super()._at_once(losses, shared, representation, rows)
 
     def solve(self, gramian, present):
         kept, first = self.state["weights"].numpy(), self.state["first"].numpy()
@@ -401,7 +323,7 @@ class Constrained(ByGramian):
         self.state = {name: torch.zeros(len(weights), dtype=torch.float64) for name in ("squares", "updates")}
 
     def solve(self, gramian, present):
-        squares, updates = self.state["squares"].numpy(), self.state["updates"].numpy()
+        gramian, squares, updates = np.array(gramian), self.state["squares"].numpy(), self.state["updates"].numpy()
         updates[present] += 1
         squares[present] = self.beta * squares[present] + (1 - self.beta) * np.diag(gramian)
         scales = 1 / np.sqrt(squares[present] / (1 - self.beta ** updates[present]) + 1e-8)
@@ -413,10 +335,9 @@ class Constrained(ByGramian):
         weights = np.eye(len(present))[first]
         if others and scaled[first, first] > 0:
             inner = scaled[np.ix_(others, others)]
-            root = np.linalg.cholesky(inner + 1e-10 * max(np.trace(inner), 1e-12) * np.eye(len(others)))
-            lacking = self.tau * np.diag(inner) - scaled[others, first]
+            matrix, trace = definite(inner.tolist())
             # the dual problem: mu >= 0 with the least mu G mu / 2 - mu·lacking
-            weights[others] = nnls(root.T, np.linalg.solve(root, lacking))[0]
+            weights[others] = least(matrix, (self.tau * np.diag(inner) - scaled[others, first]) / trace)
             if (scaled[others] @ weights < self.tau * np.diag(inner) - 1e-5 * np.trace(scaled)).any():
                 weights[others] = 0  # no direction serves all
         length = weights @ scaled @ weights

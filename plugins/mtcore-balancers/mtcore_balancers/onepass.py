@@ -9,12 +9,13 @@ pass per task.
 
 from __future__ import annotations
 
+from array import array
 from typing import Any, Callable, Iterable, Mapping, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
+from torch.nn.functional import linear
 
 from mtcore.plugin import Representation
 
@@ -27,95 +28,94 @@ ROW_BY_ROW = frozenset(f"{name}Backward0" for name in (
 
 def leaf(node: Any) -> Tensor | None:
     """The parameter at the end of a graph's branch, transposed, cast or as it is."""
-    while node is not None and node.name() in ("TBackward0", "ToCopyBackward0"):
-        node = node.next_functions[0][0]
+    while type(node).__name__ in ("TBackward0", "ToCopyBackward0"):
+        [(node, _)] = node.next_functions
     return getattr(node, "variable", None)
 
 
-def linear_layers(vectors: Iterable[Tensor], shared: Sequence[Tensor]) -> tuple[list[tuple[Any, Tensor, Tensor]], set]:
-    """(graph node, weight, bias) per layer, and all nodes; no layers unless each shared parameter belongs to one of them and
-    nothing between them mixes rows."""
-    stack, seen, found = [vector.grad_fn for vector in vectors], set(), []
-    while stack:
-        node = stack.pop()
-        if node is None or node in seen:
+def linear_layers(vectors: Iterable[Tensor], shared: Sequence[Tensor]) -> tuple[list[tuple[Any, Tensor, Tensor, Tensor]], set]:
+    """(graph node, inputs, weight, bias) per layer, and all nodes; no layers unless each shared parameter belongs to one of
+    them and nothing between them mixes rows."""
+    nodes, seen, found = [vector.grad_fn for vector in vectors], {None}, []
+    for node in nodes:
+        if node in seen:
             continue
         seen.add(node)
-        name, before = node.name(), [one for one, _ in node.next_functions]
+        name, before = type(node).__name__, node.next_functions
         if name == "AddmmBackward0":
-            bias, weight = leaf(before[0]), leaf(before[2])
-            plain = before[2].name() == "TBackward0" and node._saved_alpha == node._saved_beta == 1
+            (bias, _), (inputs, _), (weight, _) = before
+            plain = type(weight).__name__ == "TBackward0" and node._saved_alpha == node._saved_beta == 1
+            bias, weight = leaf(bias), leaf(weight)
             if bias is None or weight is None or not plain:
                 return [], seen
-            found.append((node, weight, bias))
-            stack.append(before[1])
+            found.append((node, node._saved_mat1, weight, bias))
+            nodes.append(inputs)
         elif name in ROW_BY_ROW or name == "CatBackward0" and node._saved_dim == 1:
-            stack += before
+            nodes += [one for one, _ in before]
         else:
             return [], seen
-    covered = [id(parameter) for _, *both in found for parameter in both]
+    covered = [id(parameter) for layer in found for parameter in layer[2:]]
     return (found if sorted(covered) == sorted(map(id, shared)) else []), seen
 
 
 def other_leaves(losses: Iterable[Tensor], seen: set) -> list[Tensor]:
     """What the losses depend on beside the nodes that were `seen`: the heads' parameters."""
-    stack, seen, found = [loss.grad_fn for loss in losses], set(seen), []
-    while stack:
-        node = stack.pop()
-        if node is not None and node not in seen:
+    nodes, seen, found = [loss.grad_fn for loss in losses], set(seen), []
+    for node in nodes:
+        if node not in seen:
             seen.add(node)
             if before := node.next_functions:
-                stack += [one for one, _ in before]
+                nodes += [one for one, _ in before]
             elif hasattr(node, "variable"):
                 found.append(node.variable)
     return found
 
 
-def membership(rows: Sequence[Any], size: int) -> list[list[float]] | None:
-    """[tasks, size], 1 where the task has the row; None where a row has several tasks."""
-    lines, owned = [], []
-    for one in rows:
-        line, own = [0.0] * size, range(size)[one] if isinstance(one, slice) else one.tolist()
-        for row in own:
-            line[row] = 1.0
-        lines.append(line)
-        owned += own
-    return lines if len(set(owned)) == len(owned) else None
+def apart(rows: Iterable[Any], size: int) -> list[Sequence[int]] | None:
+    """Each task's rows; None where a row has several tasks."""
+    found = [range(size)[one] if isinstance(one, slice) else one.tolist() for one in rows]
+    return found if len({row for own in found for row in own}) == sum(map(len, found)) else None
 
 
-def one_pass(losses: Mapping[int, Tensor], factors: Mapping[int, float], shared: Sequence[Tensor], representation: Any,
-             rows: Mapping[int, Any], solve: Callable[[np.ndarray, list[int]], np.ndarray], kept: dict[Tensor, Tensor]) -> bool:
-    """Write all gradients of the losses times their factors, the shared ones weighted by `solve(Gramian [n, n], tasks)`;
-    False, and nothing done, where that is not to be had. `rows`: by task, the rows of the batch that it has; `kept`: memory
-    of the weights' gradients from one update to the next."""
+def one_pass(losses: Mapping[int, Tensor], starts: Mapping[int, Tensor], shared: Sequence[Tensor], representation: Any,
+             rows: Mapping[int, Any], solve: Callable[[list[list[float]], list[int]], list[float]],
+             kept: dict[Tensor, Tensor]) -> bool:
+    """Write all gradients of the losses times their factors (`starts`, tensors like them), the shared ones weighted by
+    `solve(Gramian [n, n], tasks)`; False, and nothing done, where that is not to be had. `rows`: by task, the rows of the
+    batch that it has; `kept`: memory of the weights' gradients from one update to the next."""
     present = sorted(losses)
-    if not present or set(rows) != set(present) or not isinstance(representation, dict):
+    if not present or rows.keys() != losses.keys() or not isinstance(representation, dict):
         return False
     if not all(isinstance(one, Representation) and one.frames is None for one in representation.values()):
         return False
     vectors = [one.vector for one in representation.values()]
-    apart = membership([rows[i] for i in present], len(vectors[0]))
-    layers, seen = linear_layers(vectors, shared) if apart is not None else ([], set())
-    if not layers or any(len(node._saved_mat1) != len(vectors[0]) for node, _, _ in layers):
+    size = len(vectors[0])
+    owned = apart([rows[i] for i in present], size)
+    layers, seen = linear_layers(vectors, shared) if owned else ([], set())
+    if not layers or any(len(h) != size for _, h, _, _ in layers):
         return False
     heads, own = other_leaves(losses.values(), seen), set(map(id, shared))
     if any(id(parameter) in own for parameter in heads):
         return False
-    inputs = [node._saved_mat1.detach().to(weight.dtype) for node, weight, _ in layers]
-    found = torch.autograd.grad([losses[i] for i in present], [*(GradientEdge(node, 0) for node, _, _ in layers), *heads],
-                                [torch.full_like(losses[i], factors[i]) for i in present])
+    found = torch.autograd.grad([losses[i] for i in present], [*(GradientEdge(layer[0], 0) for layer in layers), *heads],
+                                [starts[i] for i in present])
     for parameter, gradient in zip(heads, found[len(layers):]):
         parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
-    slopes = [d.to(h.dtype) for d, h in zip(found, inputs)]
-    member = inputs[0].new_tensor(apart)
-    one, products = member.new_ones(1, 1), member.new_zeros(member.shape[1], member.shape[1])
+    slopes = [d.to(weight.dtype) for d, (_, _, weight, _) in zip(found, layers)]
+    inputs = [h.detach().to(weight.dtype) for _, h, weight, _ in layers]
+    products, one = slopes[0].new_zeros(size, size), slopes[0].new_ones(size)
     for d, h in zip(slopes, inputs):
-        products.addcmul_(d @ d.T, torch.addmm(one, h, h.T))
-    solved = solve((member @ products @ member.T).double().numpy(force=True), present)
-    share = member.new_tensor(solved.tolist()) @ member
-    for d, h, (_, weight, bias) in zip(slopes, inputs, layers):
+        products.addcmul_(linear(d, d), linear(h, h, one))
+    member = array("d", bytes(8 * size * len(present)))  # not a tensor's, whose items take microseconds each
+    for number, own in enumerate(owned):
+        for row in own:
+            member[number * size + row] = 1
+    member = torch.frombuffer(member, dtype=torch.float64).view(-1, size).to(products)
+    weights = solve(torch.mm(torch.mm(member, products), member.T).tolist(), present)
+    share = torch.frombuffer(array("d", weights), dtype=torch.float64).to(products).view(1, -1).mm(member).T
+    for d, h, (_, _, weight, bias) in zip(slopes, inputs, layers):
         if weight not in kept:
             kept[weight] = torch.empty_like(weight, memory_format=torch.contiguous_format, requires_grad=False)
-        weight.grad = torch.mm((d * share[:, None]).T, h, out=kept[weight])
-        bias.grad = share @ d
+        d = d * share
+        weight.grad, bias.grad = torch.mm(d.T, h, out=kept[weight]), d.sum(0)
     return True

@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mtcore_balancers.gradients import simplex
 from mtcore_balancers.hooks import GRAMIAN, LOSSES, MEMORY, TORCHJD
-from mtcore_balancers.methods import harmless
+from mtcore_balancers.solvers import harmless, least
+from scipy.optimize import nnls
 from torchjd import aggregation
 from torchjd.aggregation import MGDAWeighting
 
@@ -435,7 +436,7 @@ SMALL = settings(max_examples=15, deadline=None)
 
 def weighed(name, j, **parameters):
     tasks = {f"t{i}": 1.0 for i in range(len(j))}
-    return build(name, tasks, **parameters).solve(j @ j.T, list(range(len(j))))
+    return np.array(build(name, tasks, **parameters).solve((j @ j.T).tolist(), list(range(len(j)))))
 
 
 @SMALL
@@ -520,6 +521,27 @@ def test_projections_harm_no_task_and_are_the_nearest(j):
     [v] = harmless(gramian, u[None])
     slope = gramian @ v  # optimality: v >= u, G v >= 0, and (v - u) G v = 0
     assert (v >= u - 1e-12).all() and abs((v - u) @ slope) < 1e-5 * np.trace(gramian)
+
+
+@pytest.mark.parametrize("n", [1, 3, 8, 30])
+def test_the_least_of_what_is_not_below_0_is_scipys(n):
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        root, b = rng.standard_normal((n + 2, n)) / n + rng.uniform(-1, 1, n) / n, rng.standard_normal(n + 2)
+        np.testing.assert_allclose(least((root.T @ root).tolist(), (root.T @ b).tolist()), nnls(root, b)[0], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", BY_GRAMIAN)
+def test_gradients_that_depend_on_each_other_are_combined_in_spite_of_rounding(name):
+    """Single precision makes eigenvalues of their Gramian that are 0 a little less: nothing fails, and no direction is long."""
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        n = int(rng.integers(3, 10))
+        j = (rng.standard_normal((n, 2)) @ rng.standard_normal((2, 30))).astype(np.float32)
+        method = build(name, {f"t{i}": 1.0 for i in range(n)})
+        method.values = torch.ones(n)
+        found = np.linalg.norm(np.array(method.solved((j @ j.T).tolist(), list(range(n)))) @ j)
+        assert np.isfinite(found) and found < 20 * np.linalg.norm(j)
 
 
 @SMALL
