@@ -46,7 +46,7 @@ def test_every_optimizer_of_torch_does_what_it_does_without_us(name):
     assert all(map(torch.equal, trained(mine, again), trained(theirs, other)))
 
 
-def test_torchs_classes_stay_as_they_are_and_hooks_are_called_once(monkeypatch):
+def test_torchs_classes_stay_as_they_are_and_hooks_are_called_once():
     before, called = {name: torch.optim.SGD.__dict__.get(name) for name in dir(torch.optim.SGD)}, []
     model = network()
     optimizer = build_optimizer({"use": "sgd", "lr": 0.1}, model)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 
-from mtcore.errors import ExperimentError
+from mtcore.errors import ExperimentError, TrainingError
 from mtcore.training.evaluate import predict
 
 
@@ -104,3 +106,16 @@ def test_workers_give_the_same_batches_in_order(uneven):
         assert a.clips == b.clips and torch.equal(a.inputs["main"], b.inputs["main"])
         assert torch.equal(a.targets["label"], b.targets["label"]) and str(a.rows) == str(b.rows)
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_a_loss_that_is_not_finite_names_its_clip(make):
+    experiment = make(split={"folds": 1}, train={"epochs": 1})
+    experiment.extract()
+    run = experiment.runs()[0]
+    data = run.data()
+    model, setup, rows = run.model(data), run.setup(data, experiment.progress), data.rows("train")
+    bad = rows.key(len(rows) // 2)
+    losses = {name: lambda raw, target, batch: torch.tensor([float("nan") if clip == bad else 1.0 for clip in batch.clips])
+              for name in setup.losses}
+    with pytest.raises(TrainingError, match=rf"not finite for train clips {re.escape(bad)}: the network"):
+        predict(model, setup.heads, losses, rows, 4)

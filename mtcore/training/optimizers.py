@@ -49,8 +49,11 @@ def build_optimizer(config: Mapping[str, Any], model: torch.nn.Module, further: 
 def _light(cls: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
     """The class without torch's wrappers around its methods: the first one to be called imports `torch._dynamo`, which takes a second, only to
     keep `torch.compile` out of them. Wrappers that are not torch's stay, and with them what is inside."""
+    def others(wrapper: Any) -> bool:
+        return not getattr(wrapper, "__globals__", {}).get("__name__", "").startswith("torch.")
+
     def bare(name: str) -> Any:
-        return inspect.unwrap(getattr(cls, name), stop=lambda wrapper: not getattr(wrapper, "__globals__", {}).get("__name__", "").startswith("torch."))
+        return inspect.unwrap(getattr(cls, name), stop=others)
 
     def step(self, closure=None):
         with torch.set_grad_enabled(self.defaults.get("differentiable", False)):
