@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from typing import Any, Iterable
 
@@ -43,6 +44,7 @@ class Processes:
                 kind = torch.accelerator.current_accelerator().type
                 backends.append(f"{kind}:{distributed.get_default_backend_for_device(kind)}")
             distributed.init_process_group(",".join(backends), store=store, rank=rank, world_size=count)
+            atexit.register(distributed.destroy_process_group)  # whose threads may abort the process otherwise
 
     def total(self, values: Tensor) -> Tensor:
         """The sum over all processes."""
