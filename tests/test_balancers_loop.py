@@ -113,3 +113,20 @@ def test_learned_weights_are_optimised_saved_and_restored(make):
     assert one["updates"] == two["updates"] > 3
     assert torch.equal(one["scale"], two["scale"]) and not torch.equal(one["scale"], torch.ones(1))
     assert all(torch.equal(x, y) for x, y in zip(checkpoint(whole)["model"].values(), checkpoint(cut)["model"].values()))
+
+
+@pytest.mark.parametrize("balancer", ["core.sum", "balancers.upgrad", "balancers.moco", "balancers.uncertainty", "balancers.gradnorm"])
+@pytest.mark.parametrize("trunk", [{"use": "core.mlp", "dropout": 0.0}, {"use": "core.cnn", "dropout": 0.0, "batch_norm": False}])
+def test_scaled_losses_of_float16_reach_no_balancer(make, generated, balancer, trunk):
+    """A scale that showed anywhere would be 65,536 times what is expected."""
+    runs = {}
+    for precision in ("float32", "float16"):
+        runs[precision], = make(runs=precision, split={"folds": 1, "validation": 0.2}, model={"trunk": trunk},
+                                datasets={"a": {"reader": generated()}, "b": {"reader": generated(chosen=("size",), offset=50)}},
+                                tasks={"label": {"weight": 0.1}, "size": {"weight": 0.1}},
+                                train={"epochs": 1, "batch_size": 8, "balancer": balancer, "precision": precision,
+                                       "optimizer": {"use": "sgd", "lr": 0.01}}).run()
+    (full, low) = (checkpoint(run)["model"] for run in runs.values())
+    assert all(torch.allclose(value, low[key], atol=0.01) for key, value in full.items())
+    assert not all(torch.equal(value, low[key]) for key, value in full.items())
+    assert not any("left out" in line for line in (runs["float16"].folder.path / "run.log").read_text().splitlines())

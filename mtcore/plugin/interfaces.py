@@ -406,7 +406,7 @@ class Balancing:
     """that train together, each with its own micro-batches; then the loop adds up all gradients over them after the last `backward`"""
     reduced: bool = False
     """gradients of the shared parameters are added up already, from values that went through `reduce`"""
-    scale: float = 1.0
+    gradient_scale: float = 1.0
     """Within the network, between its outputs and parameters, gradients are so many times themselves: loss scaling of float16"""
 
     @staticmethod

@@ -148,7 +148,7 @@ class GradientRun:
         number = self._added({"": len(micro)})[""]
         for parameter in self.parameters:
             parameter.grad = None
-        shared, failed, setup.balancing.scale = self.shared, False, self.scaling.scale
+        shared, failed, setup.balancing.gradient_scale = self.shared, False, self.scaling.scale
         before = copied(setup.balancing.state_dict()) if self.scaling.adapts else {}
         further: list[tuple] = []
         for batch, output, values in self._forward(micro):

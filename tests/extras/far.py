@@ -50,7 +50,8 @@ def computed(operation, arguments, options):
     tensors = [one for one in tree_leaves((arguments, options)) if isinstance(one, torch.Tensor)]
     far = [one for one in tensors if isinstance(one, Far)]
     moves, by_index = name in ("aten::copy_", "aten::_to_copy"), name.startswith(("aten::index", "aten::_index_put"))
-    if far and not moves and not by_index and any(one.dim() for one in tensors if not isinstance(one, Far)):
+    changes = name.endswith("_") and not isinstance(tensors[0], Far)
+    if far and not moves and not by_index and (changes or any(one.dim() for one in tensors if not isinstance(one, Far))):
         raise RuntimeError(f"{name}: expected all tensors on far:0, found some on the cpu")
     if device is not None:
         options = {**options, "device": torch.device("cpu")}

@@ -61,7 +61,7 @@ class OfGradients(Keeping):
                 parameter.grad = view  # autograd adds to it in place
             loss = self.weights[task] * loss
             loss.backward(retain_graph=number < len(losses))
-            self.values[i] += loss.detach()
+            self.values[i] += loss.item()
             self.counts[batch, i] += self._size(rows.get(task, [0]))
         for parameter in shared:
             parameter.grad = None
@@ -129,7 +129,7 @@ class ByGramian(OfGradients):
             if self.index[task] not in self.starts:
                 self.starts[self.index[task]] = torch.full_like(loss, self.weights[task], requires_grad=False)
         owned = {self.index[task]: rows[task] for task in losses if task in rows}
-        return one_pass(found, self.starts, shared, representation, owned, self.solved, self.kept_gradients)
+        return one_pass(found, self.starts, shared, representation, owned, self.solved, self.kept_gradients, self.gradient_scale)
 
 
 def simplex(values: np.ndarray, mass: float = 1.0) -> np.ndarray:
@@ -137,4 +137,4 @@ def simplex(values: np.ndarray, mass: float = 1.0) -> np.ndarray:
     values = values - values.max()  # what all have in common is without effect, but for rounding
     ordered = np.sort(values)[::-1]
     excess = (np.cumsum(ordered) - mass) / np.arange(1, len(values) + 1)
-    return np.maximum(values - excess[np.nonzero(ordered > excess)[0][-1]], 0)
+    return np.maximum(values - excess[np.nonzero(ordered >= excess)[0][-1]], 0)

@@ -134,7 +134,7 @@ class Averages(Factored):
     def __init__(self, weights: Mapping[str, float], temperature: float):
         super().__init__(weights)
         self.temperature = temperature
-        self.state = {"newer": torch.full((len(weights),), torch.nan), "older": torch.full((len(weights),), torch.nan)}
+        self.state = {name: torch.full((len(weights),), torch.nan, device="cpu") for name in ("newer", "older")}
 
     def factors(self):
         ratio = torch.nan_to_num(self.state["newer"] / self.state["older"], nan=1.0, posinf=1.0)
@@ -201,14 +201,14 @@ class Joint(Keeping):
 
 
 class Scalarized(Joint):
-    """Any scalarizer of torchjd without state, made for as many tasks as an update has."""
+    """Any scalarizer of torchjd without state, made for the losses [n] of an update."""
 
     def __init__(self, weights: Mapping[str, float], make: Any, positive: bool = False):
         super().__init__(weights)
         self.make, self.positive = make, positive
 
     def objective(self, values, present):
-        return self.make(len(values))(values.clamp_min(1e-12) if self.positive else values)
+        return self.make(values.detach())(values.clamp_min(1e-12) if self.positive else values)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,7 +216,7 @@ class Gls(Balancer):
     """(product_k L_k)^(1/K); losses must not be negative (Chennupati et al. 2019, "MultiNet++")."""
 
     def build(self, weights: Mapping[str, float]) -> Balancing:
-        return Scalarized(weights, lambda n: scalarization.GeometricMean(), positive=True)
+        return Scalarized(weights, lambda like: scalarization.GeometricMean(), positive=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,7 +227,7 @@ class Stch(Balancer):
     mu: float = param(0.1, minimum=1e-6, help="smoothness, in units of a loss; towards 0 only the largest loss counts")
 
     def build(self, weights: Mapping[str, float]) -> Balancing:
-        return Scalarized(weights, lambda n: scalarization.STCH(self.mu))
+        return Scalarized(weights, lambda like: scalarization.STCH(self.mu))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,7 +238,7 @@ class Pbi(Balancer):
     theta: float = param(5.0, minimum=0, help="weight of the distance from equal losses")
 
     def build(self, weights: Mapping[str, float]) -> Balancing:
-        return Scalarized(weights, lambda n: scalarization.PBI(self.theta, torch.ones(n)))
+        return Scalarized(weights, lambda like: scalarization.PBI(self.theta, torch.ones_like(like)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,7 +249,7 @@ class Cosmos(Balancer):
     penalty: float = param(1.0, minimum=0, help="weight of the cosine")
 
     def build(self, weights: Mapping[str, float]) -> Balancing:
-        return Scalarized(weights, lambda n: scalarization.COSMOS(self.penalty, torch.full((n,), 1 / n)))
+        return Scalarized(weights, lambda like: scalarization.COSMOS(self.penalty, torch.full_like(like, 1 / len(like))))
 
 
 class Rates(Joint):

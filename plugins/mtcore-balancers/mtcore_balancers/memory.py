@@ -13,6 +13,7 @@ from mtcore.plugin import Balancer, Balancing, param
 
 from .gradients import OfGradients, simplex
 from .methods import OnSimplex
+from .state import COUNTED
 
 __all__ = ["DbMtl", "ExcessMtl", "Moco", "Modo", "SdmGrad"]
 
@@ -23,7 +24,7 @@ class Tracked(OfGradients):
     def average(self, jacobian: Tensor, present: list[int], share: float) -> Tensor:
         """Of these tasks, after the new gradients have come in with this share."""
         if "mean" not in self.state:
-            self.state["mean"] = torch.zeros(len(self.tasks), jacobian.shape[1], dtype=jacobian.dtype)
+            self.state["mean"] = jacobian.new_zeros(len(self.tasks), jacobian.shape[1])
         mean = self.state["mean"]
         for row, i in zip(jacobian, present):  # in place: an index would copy all rows
             mean[i].lerp_(row, share)
@@ -34,16 +35,16 @@ class Corrected(Tracked):
     def __init__(self, weights: Mapping[str, float], beta: float, gamma: float, rho: float):
         super().__init__(weights)
         self.beta, self.gamma, self.rho = beta, gamma, rho
-        self.state["weights"] = torch.full((len(weights),), 1 / len(weights), dtype=torch.float64)
+        self.state["weights"] = torch.full((len(weights),), 1 / len(weights), **COUNTED)
 
     def direction(self, jacobian, present):
         mean = self.average(jacobian, present, self.beta)
         old = self.state["weights"][present].numpy()
-        gramian = (mean @ mean.T).double().numpy()
+        gramian = (mean @ mean.T).double().numpy(force=True)
         new = torch.from_numpy(simplex(old - self.gamma * (gramian @ old + self.rho * old), old.sum()))
         self.state["weights"][present] = new
         self.note(present, new.tolist())
-        return new.to(mean.dtype) @ mean
+        return new.to(mean) @ mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,12 +65,12 @@ class Dual(Tracked):
     def __init__(self, weights: Mapping[str, float], beta: float, sigma: float):
         super().__init__(weights)
         self.beta, self.sigma = beta, sigma
-        self.state["updates"] = torch.zeros((), dtype=torch.int64)
+        self.state["updates"] = torch.zeros((), dtype=torch.int64, device="cpu")
 
     def direction(self, jacobian, present):
         self.state["updates"] += 1
         share = 1 - self.beta / float(self.state["updates"]) ** self.sigma
-        logarithmic = jacobian / (self.values[present, None] + 1e-8)
+        logarithmic = jacobian / (self.values[present, None].to(jacobian) + 1e-8)
         mean = self.average(logarithmic, present, share)
         norms = mean.norm(dim=1)
         weights = norms.max() / norms.clamp_min(1e-12)
@@ -93,12 +94,12 @@ class Excess(OfGradients):
     def __init__(self, weights: Mapping[str, float], step: float):
         super().__init__(weights)
         self.step = step
-        self.state = {"weights": torch.full((len(weights),), 1 / len(weights), dtype=torch.float64),
-                      "first": torch.full((len(weights),), torch.nan, dtype=torch.float64)}
+        self.state = {"weights": torch.full((len(weights),), 1 / len(weights), **COUNTED),
+                      "first": torch.full((len(weights),), torch.nan, **COUNTED)}
 
     def direction(self, jacobian, present):
         if "squares" not in self.state:
-            self.state["squares"] = torch.zeros(len(self.tasks), jacobian.shape[1], dtype=jacobian.dtype)
+            self.state["squares"] = jacobian.new_zeros(len(self.tasks), jacobian.shape[1])
         risk = torch.empty(len(present), dtype=torch.float64)
         for number, (row, i) in enumerate(zip(jacobian, present)):
             total, squares = self.state["squares"][i], row**2
@@ -110,7 +111,7 @@ class Excess(OfGradients):
         new = new * old.sum() / new.sum()
         self.state["weights"][present] = new
         self.note(present, new.tolist())
-        return new.to(jacobian.dtype) @ jacobian
+        return new.to(jacobian) @ jacobian
 
 
 @dataclass(frozen=True, kw_only=True)

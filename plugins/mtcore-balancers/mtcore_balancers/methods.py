@@ -16,6 +16,7 @@ from mtcore.plugin import Balancer, Balancing, ExperimentError, param
 
 from .gradients import ByGramian
 from .solvers import averse, bargained, definite, dot, harmless, least, norms, shortest, spectrum, through, times
+from .state import COUNTED
 
 __all__ = ["AlignedMtl", "CaGrad", "Config", "CrMogm", "DualProj", "FairGrad", "GradNorm", "GradVac", "ImtlG", "Mgda", "NashMtl",
            "OnSimplex", "PcGrad", "Pcd", "UpGrad"]
@@ -196,7 +197,7 @@ class Vaccine(ByGramian):
     def __init__(self, weights: Mapping[str, float], beta: float):
         super().__init__(weights)
         self.beta = beta
-        self.state["cosines"] = torch.zeros(len(weights), len(weights), dtype=torch.float64)
+        self.state["cosines"] = torch.zeros(len(weights), len(weights), **COUNTED)
 
     def solve(self, gramian, present):
         gramian, goal, n = np.array(gramian), self.state["cosines"].numpy(), len(gramian)
@@ -232,7 +233,7 @@ class OnSimplex(ByGramian):
 
     def __init__(self, weights: Mapping[str, float]):
         super().__init__(weights)
-        self.state["weights"] = torch.full((len(weights),), 1 / len(weights), dtype=torch.float64)
+        self.state["weights"] = torch.full((len(weights),), 1 / len(weights), **COUNTED)
 
     def moved(self, present: list[int], new: np.ndarray) -> np.ndarray:
         self.state["weights"][present] = torch.from_numpy(new)
@@ -281,8 +282,8 @@ class Normed(ByGramian):
     def __init__(self, weights: Mapping[str, float], alpha: float, lr: float):
         super().__init__(weights)
         self.alpha, self.lr = alpha, lr
-        self.state = {"weights": torch.ones(len(weights), dtype=torch.float64),
-                      "first": torch.full((len(weights),), torch.nan, dtype=torch.float64)}
+        self.state = {"weights": torch.ones(len(weights), **COUNTED),
+                      "first": torch.full((len(weights),), torch.nan, **COUNTED)}
 
     def _at_once(self, losses, shared, representation, rows):
         self.values = torch.zeros(len(self.tasks))
@@ -320,7 +321,7 @@ class Constrained(ByGramian):
     def __init__(self, weights: Mapping[str, float], primary: int, tau: float, beta: float):
         super().__init__(weights)
         self.primary, self.tau, self.beta = primary, tau, beta
-        self.state = {name: torch.zeros(len(weights), dtype=torch.float64) for name in ("squares", "updates")}
+        self.state = {name: torch.zeros(len(weights), **COUNTED) for name in ("squares", "updates")}
 
     def solve(self, gramian, present):
         gramian, squares, updates = np.array(gramian), self.state["squares"].numpy(), self.state["updates"].numpy()

@@ -79,10 +79,11 @@ def apart(rows: Iterable[Any], size: int) -> list[Sequence[int]] | None:
 
 def one_pass(losses: Mapping[int, Tensor], starts: Mapping[int, Tensor], shared: Sequence[Tensor], representation: Any,
              rows: Mapping[int, Any], solve: Callable[[list[list[float]], list[int]], list[float]],
-             kept: dict[Tensor, Tensor]) -> bool:
+             kept: dict[Tensor, Tensor], scale: float = 1.0) -> bool:
     """Write all gradients of the losses times their factors (`starts`, tensors like them), the shared ones weighted by
     `solve(Gramian [n, n], tasks)`; False, and nothing done, where that is not to be had. `rows`: by task, the rows of the
-    batch that it has; `kept`: memory of the weights' gradients from one update to the next."""
+    batch that it has; `kept`: memory of the weights' gradients from one update to the next; `scale` of the gradients within
+    the network."""
     present = sorted(losses)
     if not present or rows.keys() != losses.keys() or not isinstance(representation, dict):
         return False
@@ -102,6 +103,7 @@ def one_pass(losses: Mapping[int, Tensor], starts: Mapping[int, Tensor], shared:
     for parameter, gradient in zip(heads, found[len(layers):]):
         parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
     slopes = [d.to(weight.dtype) for d, (_, _, weight, _) in zip(found, layers)]
+    slopes = [d / scale for d in slopes] if scale != 1 else slopes
     inputs = [h.detach().to(weight.dtype) for _, h, weight, _ in layers]
     products, one = slopes[0].new_zeros(size, size), slopes[0].new_ones(size)
     for d, h in zip(slopes, inputs):

@@ -9,7 +9,10 @@ from torch import Tensor
 
 from mtcore.plugin import Balancing
 
-__all__ = ["Keeping"]
+__all__ = ["COUNTED", "Keeping"]
+
+COUNTED: dict[str, Any] = {"dtype": torch.float64, "device": "cpu"}
+"""What numpy goes on with, wherever the network is."""
 
 
 class Keeping(Balancing):

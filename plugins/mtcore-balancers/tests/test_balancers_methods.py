@@ -745,3 +745,8 @@ def test_state_of_one_run_is_not_that_of_another():
     saved = one.balancing.state_dict()
     one.update()
     assert all(torch.equal(state[key], saved[key]) for key in state)
+
+
+def test_tasks_whose_weights_have_gone_to_others_keep_none():
+    """An update may hold just those: there is nothing to move among them."""
+    assert simplex(np.array([0.3, -1.0]), 0.0).tolist() == [0, 0]
