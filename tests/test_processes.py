@@ -31,7 +31,7 @@ validation = 0.2
 [model]
 trunk = {{use = "core.cnn", channels = [4, 6], batch_norm = {norm}, dropout = 0.3}}
 [train]
-epochs = 2
+epochs = {epochs}
 batch_size = 4
 sampler = "{sampler}"
 optimizer = {{use = "sgd", lr = {rate}}}
@@ -42,9 +42,9 @@ reporters = []
 """
 
 
-def command(tmp_path, name, processes=1, train="", sampler="mixed", extra=(), norm="false", rate=0.05):
+def command(tmp_path, name, processes=1, train="", sampler="mixed", extra=(), norm="false", rate=0.05, epochs=2):
     """The command that runs the experiment, with so many processes."""
-    (tmp_path / f"{name}.toml").write_text(FILE.format(train=train, sampler=sampler, norm=norm, rate=rate))
+    (tmp_path / f"{name}.toml").write_text(FILE.format(train=train, sampler=sampler, norm=norm, rate=rate, epochs=epochs))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -80,8 +80,8 @@ def test_two_processes_are_one_with_the_same_global_batch(tmp_path, environment,
 
 def test_a_killed_worker_and_a_restart_continue(tmp_path, environment):
     for name in ("whole", "killed"):
-        process = subprocess.Popen(command(tmp_path, name, 2, extra=("--max-restarts=2",), norm="true", rate=0.001), env=environment, stdout=subprocess.DEVNULL,
-                                   stderr=subprocess.DEVNULL)
+        start = command(tmp_path, name, 2, extra=("--max-restarts=2",), norm="true", rate=0.001, epochs=20)
+        process = subprocess.Popen(start, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         if name == "killed":
             while not list((tmp_path / name).glob("spread/run*/checkpoints/last.pt")) and process.poll() is None:
                 time.sleep(0.01)
