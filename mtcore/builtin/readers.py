@@ -172,7 +172,7 @@ def _number(row: Mapping[str, str], column: str) -> float | None:
 
 def _float(cell: str) -> float | None:
     try:
-        return None if "_" in cell else float(cell)  # to Python, 1_000 is a number
+        return None if not cell or "_" in cell else float(cell)  # to Python, 1_000 is a number
     except ValueError:
         return None
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
@@ -168,7 +169,7 @@ class RunData:
             for d, dataset in enumerate(self.datasets):
                 one = self.input(d, name)
                 usable = [int(c) for c in np.flatnonzero(self.used[dataset.name])]
-                sizes = [np.prod(one.store.shape(one.keys[c])) for c in usable]
+                sizes = [math.prod(one.store.shape(one.keys[c])) for c in usable]
                 for c in {usable[int(np.argmin(sizes))], usable[int(np.argmax(sizes))]} if usable else ():
                     row = one.chain.run(one.store.read(one.keys[c]), one.chain.cut, len(one.chain.steps), self.state(d, name),
                                         part=PARTS[self.parts[dataset.name][c]])
