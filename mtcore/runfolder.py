@@ -18,6 +18,7 @@ import json
 import math
 import os
 import uuid
+import zipfile
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
@@ -188,15 +189,17 @@ class RunFolder:
         atomic_write(self.path / "pipeline" / "pipeline.json", json.dumps({"format": 1, "states": listed}, indent=1) + "\n")
 
     def load_state(self) -> dict[tuple[str, str], dict[str, np.ndarray]]:
-        """What `save_state` saved; {} where nothing was."""
+        """What `save_state` saved. Raises `DataError` where it is not there, or not whole."""
         import numpy as np
 
         folder = self.path / "pipeline"
-        if not (folder / "pipeline.json").exists():
-            return {}
-        with np.load(folder / "state.npz", allow_pickle=False) as arrays:
-            return {(entry["step"], entry["scope"]): {name: arrays[key] for name, key in entry["arrays"].items()}
-                    for entry in json.loads((folder / "pipeline.json").read_text())["states"]}
+        try:
+            with np.load(folder / "state.npz", allow_pickle=False) as arrays:
+                return {(entry["step"], entry["scope"]): {name: arrays[key] for name, key in entry["arrays"].items()}
+                        for entry in json.loads((folder / "pipeline.json").read_text())["states"]}
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise DataError(f"{folder}: expected state.npz and pipeline.json with what the run's steps have learned, found "
+                            f"{type(error).__name__}: {error}; run it again") from error
 
     # Predictions ------------------------------------------------------------------------------------------------------
 
