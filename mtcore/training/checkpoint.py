@@ -46,10 +46,10 @@ def _write(path: Path, state: dict[str, Any]) -> None:
         torch.save(state, temporary)
 
 
-def load_checkpoint(path: Path, device: torch.device | str = "cpu", needed: frozenset[str] = frozenset()) -> dict[str, Any]:
-    """What training saved; runs no code. Raises `DataError` where it is none, or lacks what is needed."""
+def load_checkpoint(path: Path, needed: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """What training saved, on the CPU; runs no code. Raises `DataError` where it is none, or lacks what is needed."""
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise DataError(f"{path}: expected a checkpoint of numbers, words and tensors, found something else, which was not loaded as it might run "
                         "code; remove the run's folder and run again") from error

@@ -249,7 +249,7 @@ class GradientRun:
 
     def _finite(self, name: str, values: torch.Tensor, batch: Batch) -> float:
         """The sum of a task's losses. Raises `TrainingError` that names the clips where it is not finite."""
-        value = values.detach().sum(dtype=torch.float64).item()
+        value = values.detach().cpu().sum(dtype=torch.float64).item()  # not every device has float64
         if not math.isfinite(value):
             rows = np.arange(len(batch.clips))[batch.rows[name]].tolist()
             clips = [batch.clips[rows[i]] for i in torch.nonzero(~torch.isfinite(values)).flatten().tolist()]
@@ -397,7 +397,7 @@ class GradientRun:
             self.folder.truncate_metrics(0)
             self._save("last")
             return
-        state = load_checkpoint(path, self.setup.device, KEPT)
+        state = load_checkpoint(path, KEPT)
         self.model.load_state_dict(state.get("learned", state["model"]))
         if self.averaged is not None:
             self.averaged.module.load_state_dict(state["model"])

@@ -74,6 +74,13 @@ class OfGradients(Keeping):
                 found = self.jacobian[0] if self.batches_per_update == 1 else self.jacobian.sum(0)
                 self._write(self.direction(found if len(present) == len(found) else found[present], present), shared)
 
+    def kept_of_all(self, name: str, jacobian: Tensor) -> Tensor:
+        """The state of this name, values like those of J [n, values] for all tasks; 0 in the beginning."""
+        if name not in self.state:
+            self.state[name] = jacobian.new_zeros(len(self.tasks), jacobian.shape[1])
+        self.state[name] = self.state[name].to(jacobian.device)  # checkpoints are read on the CPU
+        return self.state[name]
+
     @staticmethod
     def _size(rows: Any) -> int:
         return rows.stop - (rows.start or 0) if isinstance(rows, slice) else len(rows)

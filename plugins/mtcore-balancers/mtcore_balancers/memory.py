@@ -23,9 +23,7 @@ class Tracked(OfGradients):
 
     def average(self, jacobian: Tensor, present: list[int], share: float) -> Tensor:
         """Of these tasks, after the new gradients have come in with this share."""
-        if "mean" not in self.state:
-            self.state["mean"] = jacobian.new_zeros(len(self.tasks), jacobian.shape[1])
-        mean = self.state["mean"]
+        mean = self.kept_of_all("mean", jacobian)
         for row, i in zip(jacobian, present):  # in place: an index would copy all rows
             mean[i].lerp_(row, share)
         return mean if len(present) == len(mean) else mean[present]
@@ -40,7 +38,7 @@ class Corrected(Tracked):
     def direction(self, jacobian, present):
         mean = self.average(jacobian, present, self.beta)
         old = self.state["weights"][present].numpy()
-        gramian = (mean @ mean.T).double().numpy(force=True)
+        gramian = (mean @ mean.T).numpy(force=True).astype(float)
         new = torch.from_numpy(simplex(old - self.gamma * (gramian @ old + self.rho * old), old.sum()))
         self.state["weights"][present] = new
         self.note(present, new.tolist())
@@ -98,11 +96,10 @@ class Excess(OfGradients):
                       "first": torch.full((len(weights),), torch.nan, **COUNTED)}
 
     def direction(self, jacobian, present):
-        if "squares" not in self.state:
-            self.state["squares"] = jacobian.new_zeros(len(self.tasks), jacobian.shape[1])
+        kept = self.kept_of_all("squares", jacobian)
         risk = torch.empty(len(present), dtype=torch.float64)
         for number, (row, i) in enumerate(zip(jacobian, present)):
-            total, squares = self.state["squares"][i], row**2
+            total, squares = kept[i], row**2
             risk[number] = (squares / torch.sqrt(total.add_(squares) + 1e-7)).sum()
         first = self.state["first"]
         first[present] = torch.where(first[present].isnan(), risk.clamp_min(1e-12), first[present])
@@ -133,7 +130,7 @@ class Independent(OnSimplex):
 
     def direction(self, jacobian, present):
         (one, first), (two, second) = self.batch(0, present), self.batch(1, present)
-        product = (one @ two.T).double().numpy(force=True) * np.outer(first, second)
+        product = (one @ two.T).numpy(force=True).astype(float) * np.outer(first, second)
         weights = jacobian.new_tensor(self.solved(product, present))
         if self.batches_per_update > 2:
             jacobian, third = self.batch(2, present)
