@@ -558,10 +558,12 @@ class Trainer(Component):
 
     @abstractmethod
     def build(self) -> Any:
-        """An object with `run(model, data, folder: RunFolder, setup)` and, optionally, `check(model, data, setup)`, which `mtcore check`
-        calls: it raises what `run` would raise at once. See `mtcore.training.gradient`. Where `run` writes no checkpoints/NAME.pt, the
-        weights of the network, but another file, then also `restore(path, tasks, heads, trust)`, which gives of this file a module that
-        predicts and, by task, the heads that make scores of its outputs; code that the run's folder names is imported if `trust` only."""
+        """An object with `run(model, data, folder: RunFolder, setup)` and, optionally, `check(model, data, setup)`, which
+        `mtcore check` calls: it raises what `run` would raise at once. See `mtcore.training.gradient`.
+
+        One that writes no checkpoints/NAME.pt, the network's weights, but a file of another ending has
+        `restore(path, tasks, heads, trust)`: of this file a module that predicts and, by task, heads that make scores of its
+        outputs. Code that the run's folder names is imported if `trust` only."""
 
     def length(self) -> int | None:
         """The number of epochs where the parameters say it; `train.epochs` is left out or equal then."""

@@ -136,8 +136,8 @@ class SklearnRun:
         folder.update_info(epoch=1, best_epoch=1, parameters=0)
 
     def taught(self, summary, rows, data, setup) -> dict[str, np.ndarray]:
-        """What estimators learn from: `x` float32 [rows, values]; of each task, `rows/NAME` and `targets/NAME` of the rows that have
-        it; the seed, and the names of the inputs with a time axis."""
+        """What estimators learn from: `x` float32 [rows, values]; `rows/NAME`, which rows have a task, and their `targets/NAME`;
+        `seed`; `timed`, names of the inputs with a time axis."""
         inputs, targets, having, start = [], {name: [] for name in setup.heads}, {name: [] for name in setup.heads}, 0
         for batch in batches(rows, setup):
             inputs.append(summary(batch.inputs, batch.lengths))
@@ -188,8 +188,8 @@ class SklearnRun:
         """The estimators, fitted again or read, and heads for them."""
         for name, table in self.options.estimators.items():
             if foreign(table) and not trust:
-                raise ExperimentError(f"{path}: the estimator of {name} is {table['use']}, code that is not scikit-learn's; only with "
-                                      "--trust is it imported out of a run folder")
+                raise ExperimentError(f"{path}: the estimator of {name} is {table['use']}, code that is not scikit-learn's; only "
+                                      "with --trust is it imported out of a run folder")
             made(table, f"train.trainer.estimators.{name}", 0)
         if path.suffix == ".skops":
             timed, fitted = read_fitted(path, tasks, trust)

@@ -57,7 +57,7 @@ def read_fitted(path: Path, tasks: Mapping[str, Task], trust: bool) -> tuple[lis
         return list(found["timed"]), {name: found["fitted"][name] for name in tasks}
     except (*BROKEN, library.exceptions.UntrustedTypesFoundException) as error:
         if unknown and not trust:
-            raise ExperimentError(f"{path}: expected types that skops trusts, found {', '.join(unknown)}, which might do harm; only "
-                                  "with --trust are they read") from error
-        raise DataError(f"{path}: expected estimators as skops writes them, found {type(error).__name__}: {error}; remove the run's "
-                        "folder and run again") from error
+            raise ExperimentError(f"{path}: expected types that skops trusts, found {', '.join(unknown)}, which might do harm; "
+                                  "only with --trust are they read") from error
+        raise DataError(f"{path}: expected estimators as skops writes them, found {type(error).__name__}: {error}; "
+                        "remove the run's folder and run again") from error

@@ -123,8 +123,8 @@ class Recorded:
                     continue
                 p = [1 - scores, scores] if task == "odd" else scores
                 assert np.allclose(list(told["scores"].values()), p, atol=1e-6)
-                labels = one.task.labels
-                assert told["decision"] == ([one for one, has in zip(labels, decided) if has] if task == "tags" else labels[decided])
+                labels = np.array(one.task.labels)
+                assert told["decision"] == (labels[decided.astype(bool)].tolist() if task == "tags" else labels[decided])
 
 
 @pytest.fixture
