@@ -1,19 +1,19 @@
-"""What plugins need again and again: readers of tables and folders, losses of events."""
+"""What plugins need again and again: readers of tables and folders, losses of events, a module for each task."""
 
 from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import TYPE_CHECKING, Iterator, Sequence
+from typing import TYPE_CHECKING, Iterator, Mapping, Sequence
 
 from ..errors import DataError
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from .interfaces import Batch
 
-__all__ = ["framed", "scan", "table"]
+__all__ = ["framed", "module_dict", "scan", "table"]
 
 
 class Row(dict):
@@ -70,6 +70,19 @@ def scan(root: Path, pattern: str) -> list[Path]:
     if not found:
         raise DataError(f"{root}: expected files matching {pattern!r}, found none")
     return found
+
+
+def module_dict(modules: Mapping[str, nn.Module] | None = None) -> nn.ModuleDict:
+    """torch's, which by itself refuses names of a module's attributes, such as half, type or training. Names have no dots."""
+    from torch import nn
+
+    class Modules(nn.ModuleDict):
+        __setattr__ = object.__setattr__  # an attribute is no module
+
+        def add_module(self, name: str, module: nn.Module | None) -> None:
+            self._modules[name] = module
+
+    return Modules(modules)
 
 
 def framed(output: Tensor, target: Tensor, batch: Batch, task: str) -> tuple[Tensor, Tensor]:

@@ -255,7 +255,7 @@ def made(tmp_path):
 
 def test_without_its_teacher_the_experiment_is_wrong(made):
     for act in ("check", "run"):
-        with pytest.raises(MtcoreError, match="task height: expected outputs of the teacher 'large' .* found no teachers; let") as caught:
+        with pytest.raises(MtcoreError, match="height: expected outputs of the teacher 'large' .*, found no teachers") as caught:
             getattr(made("alone", tasks={"height": {"loss": {"use": "losses.distill", "teacher": "large"}}}), act)()
         assert caught.value.exit_code == 2
 
