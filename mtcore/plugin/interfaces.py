@@ -324,7 +324,7 @@ class Trunk(Component):
 
     kind = "trunk"
     per_task: ClassVar[bool] = False
-    """It has a representation for each task: `build(shapes, tasks)` also gets the names, and forward gives {task: Representation}.
+    """It has a representation for each task: `build(shapes, tasks)` also gets the names, forward gives {task: Representation}.
     `mtcore.plugin.module_dict` holds a module for each, whatever they are called."""
 
     @abstractmethod

@@ -140,7 +140,8 @@ class AdversarialRun(GradientRun):
         setup, statistics = self.setup, [(one, one.clone()) for one in self.model.buffers()]
         counts = self._added({task: sum(len(batch.targets[task]) for batch in micro if task in batch.targets)
                               for task in self.nuisances})
-        heard = [(batch, task, one) for batch in micro for task, one in self.heard(batch)]
+        having = [batch for batch in micro if any(task in batch.rows for task in self.nuisances)]
+        heard = [(batch, task, one) for batch in having for task, one in self.heard(batch)]
         for step in range(self.options.steps):
             for parameter in self.parameters:
                 parameter.grad = None
