@@ -4,7 +4,7 @@
     run.log             a line per action, and all that was dropped
     metrics.jsonl       a line per epoch, part, task and figure
     predictions/        <checkpoint>/<task>.parquet: a row per part and clip
-    checkpoints/        <name>.pt
+    checkpoints/        <name>.pt, or what a trainer writes in its place
     pipeline/           pipeline.json and state.npz: what the steps learned from the training part
 
 Everything but the two files that grow is written aside and renamed into place, so a reader sees the old content or the new.
@@ -140,8 +140,9 @@ class RunFolder:
             yield
 
     def checkpoint(self, name: str) -> Path:
-        """Where the checkpoint of this name lies or will lie; write it within `atomic`."""
-        return self.path / "checkpoints" / f"{name}.pt"
+        """Where the checkpoint of this name lies, whatever its ending, or will lie; write it within `atomic`."""
+        path = self.path / "checkpoints" / f"{name}.pt"
+        return path if path.exists() else next(path.parent.glob(f"{name}.*"), path)
 
     # Figures ----------------------------------------------------------------------------------------------------------
 

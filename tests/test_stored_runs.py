@@ -393,3 +393,33 @@ def test_students_of_labels_and_of_events_learn_from_their_teachers(make, genera
     content = {"name": "student", "teachers": teacher_of(teacher), "tasks": tasks, "batch": {"steps": ["augment.mixup"]}}
     [run] = make(**BEEPS | data | content).run()
     assert run.done and np.isfinite([line["value"] for line in run.folder.metrics() if line["metric"] == "loss"]).all()
+
+
+def test_tasks_may_be_called_like_what_a_module_has(make, generated):
+    """Trained, continued and applied: the same figures as under other names."""
+    found = []
+    for names in (("a", "b", "c"), ("half", "training", "keys")):
+        tasks = {old: {"as": new} for old, new in zip(TASKS, names)}
+        content = {"datasets": {"a": {"reader": generated(chosen=TASKS), "tasks": tasks}}, "split": ONE}
+        for epochs in (1, 2):
+            run, = make(runs=names[0], train={"epochs": epochs, "batch_size": 8, "average": 0.9, "parameters": {
+                f"heads.{names[0]}.*": {"lr": 1e-4}}}, **content).run()
+        lines = [(names.index(line["task"]), line["metric"], line["value"]) for line in run.folder.metrics()]
+        assert "continued after epoch 1" in (run.folder.path / "run.log").read_text()
+        clip = run.experiment.corpus.datasets[0].clips[0].audio
+        found.append((lines, [StoredRun(run.folder.path).predict(clip)[name].scores for name in names]))
+        assert any(name.startswith(f"heads.{names[1]}.") for name, _ in run.model(run.data()).named_parameters())
+    assert found[0][0] == found[1][0] and all(map(np.array_equal, found[0][1], found[1][1]))
+
+
+@pytest.mark.parametrize("name", ["a.b", ""])
+def test_a_trunk_has_a_name_without_dots(make, name):
+    with pytest.raises(ExperimentError, match="model.trunks: expected names without dots, found '" + name):
+        make(model={"trunks": {name: "core.mlp"}})
+
+
+def test_trunks_may_be_called_like_what_a_module_has(make):
+    [run] = make(model={"trunks": {"half": "core.mlp", "training": "core.mlp"}}, split=ONE).runs()
+    data = run.data()
+    batch = data.rows("train").batch(range(2))
+    assert list(run.model(data).train()(batch.inputs).representation) == ["half", "training"]

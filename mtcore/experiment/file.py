@@ -215,6 +215,8 @@ def parse(data: Mapping[str, Any]) -> Config:
                 (not config.inputs and "inputs" not in varied, "inputs: expected at least one"),
                 (not (model.trunk or model.trunks or model.module or "model" in varied), "model: expected a trunk"),
                 (model.trunk and model.trunks, "model: expected trunk or trunks, found both"),
+                *((not name or "." in name, f"model.trunks: expected names without dots, found {name!r}")
+                  for name in model.trunks),
                 (train.epochs is not None and train.updates is not None, "train: expected epochs or updates, found both"),
                 (any(n is not None and n < 1 for n in (train.epochs, train.updates)), "train: expected at least one epoch or update"),
                 *((not isinstance(value, (str, dict)), f"train.{key}: expected a name or a table with `use`, found {value!r}")

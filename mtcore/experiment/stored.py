@@ -83,8 +83,9 @@ class StoredRun:
         self.folder, self.checkpoint, self.trust = RunFolder(folder), checkpoint, trust
         self.info = info = finished(self.folder)
         if not self.folder.checkpoint(checkpoint).exists():
-            raise ExperimentError(f"{self.folder.checkpoint(checkpoint)}: expected a checkpoint, found nothing there; the "
-                                  f"trainer may keep none")
+            there = ", ".join(sorted(one.name for one in (self.folder.path / "checkpoints").glob("*"))) or "none"
+            raise ExperimentError(f"{folder}: expected a checkpoint {checkpoint!r}, found {there}; what a trainer keeps, its "
+                                  f"parameters say: mtcore info {info['config']['train']['trainer']['use']}")
         if "shapes" not in info:
             raise ExperimentError(f"{folder}: expected a run with its rows' shapes, found one of an older mtcore; run it again")
         self.tasks = {name: Task(name, one["kind"], tuple(one["labels"]), one["unit"], one["shape"] and tuple(one["shape"]))
@@ -152,20 +153,35 @@ class StoredRun:
             found[name] = Chain(tuple(made), dtype=self.config["dtype"], materials=materials, task=one.get("task", ""))
         return found
 
-    @cached_property
+    @property
     def heads(self) -> dict[str, Head]:
         """With what the validation part's predictions have taught them."""
-        validated = self.folder.load_predictions(self.checkpoint).get("validation", {})
-        return {name: head.tuned(self.tasks[name], validated[name]) if name in validated else head
-                for name, head in self._heads().items()}
+        return self._applied[1]
 
     def _heads(self) -> dict[str, Head]:
         return {name: self.make("head", one["head"], f"tasks.{name}.head").component
                 for name, one in self.config["tasks"].items()}
 
-    @cached_property
+    @property
     def model(self) -> torch.nn.Module:
-        """The network with the checkpoint's weights, on the CPU, in evaluation mode."""
+        """What predicts, on the CPU, in evaluation mode."""
+        return self._applied[0]
+
+    @cached_property
+    def _applied(self) -> tuple[torch.nn.Module, dict[str, Head]]:
+        """Model and heads: the network with the checkpoint's weights, or what the trainer makes of a file of its own."""
+        path = self.folder.checkpoint(self.checkpoint)
+        validated = self.folder.load_predictions(self.checkpoint).get("validation", {})
+        heads = {name: head.tuned(self.tasks[name], validated[name]) if name in validated else head
+                 for name, head in self._heads().items()}
+        if path.suffix == ".pt":
+            model = self._network()
+        else:
+            trainer = self.make("trainer", self.config["train"]["trainer"], "train.trainer").component.build()
+            model, heads = trainer.restore(path, self.tasks, heads, self.trust)
+        return model.eval().requires_grad_(False), heads
+
+    def _network(self) -> torch.nn.Module:
         shapes = {name: tuple(shape) for name, shape in self.info["shapes"].items()}
         config = self.config["model"]
         with torch.random.fork_rng(devices=[]):
@@ -185,7 +201,7 @@ class StoredRun:
         except RuntimeError as error:
             raise DataError(f"{self.folder.path}: the checkpoint does not fit the network that run.json describes: "
                             f"{error}") from error
-        return model.eval().requires_grad_(False)
+        return model
 
     # Applying ---------------------------------------------------------------------------------------------------------
 
@@ -296,6 +312,9 @@ def _digest(path: str, identity: str, *stamp: int) -> str:
     """`stamp`: size and time of change, so that a changed file is read again. Of the numbers, as a checkpoint's bytes name its
     file."""
     whole = blake2b(identity.encode(), digest_size=12)
+    if not path.endswith(".pt"):
+        whole.update(Path(path).read_bytes())
+        return whole.hexdigest()
     for name, tensor in load_checkpoint(Path(path))["model"].items():
         whole.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         whole.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..clip import PARTS, Clip, File, Lazy
     from ..errors import ClipError, DataError, ExperimentError, MtcoreError, ParameterError, PluginError, TrainingError
     from ..task import Event, Task
-    from .helpers import LabelHead, framed, scan, table
+    from .helpers import LabelHead, framed, module_dict, scan, table
     from .interfaces import (Axis, Balancer, Balancing, Batch, Component, Context, DatasetInfo, Download, Extractor, Head, Loss,
                              Measure, Metric, Moved, Named, Output, Predictions, Prepared, Preparer, Reader, Reporter, Reporting,
                              Representation, RepresentationShape, Sampler, SamplerIndex, Statistics, Step, Sums, Trainer, Trunk)
@@ -38,8 +38,8 @@ __all__ = [
     "LabelHead", "Lazy", "Loss", "LossSpec", "Measure", "Metric", "MetricSpec", "Moved", "MtcoreError", "Named", "Output", "ParameterError",
     "PluginError", "Predictions", "Prepared", "Preparer", "PreparerSpec", "Reader", "ReaderSpec", "Reporter", "ReporterSpec",
     "Reporting", "Representation", "RepresentationShape", "Sampler", "SamplerIndex", "SamplerSpec", "Spec", "Statistics", "Step",
-    "Sums", "Task", "Trainer", "TrainerSpec", "TrainingError", "Trunk", "TrunkSpec", "framed", "hookimpl", "param", "scan",
-    "table",
+    "Sums", "Task", "Trainer", "TrainerSpec", "TrainingError", "Trunk", "TrunkSpec", "framed", "hookimpl",
+    "module_dict", "param", "scan", "table",
 ]
 
 _LATER = ("..errors", "..clip", "..task", ".params", ".helpers", ".interfaces")

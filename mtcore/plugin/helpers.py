@@ -1,11 +1,11 @@
-"""What plugins need again and again: readers of tables and folders, heads of labels, losses of events."""
+"""What plugins need again and again: readers of tables and folders, heads of labels, losses of events, a module for each task."""
 
 from __future__ import annotations
 
 import csv
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Iterator, Sequence
+from typing import TYPE_CHECKING, Iterator, Mapping, Sequence
 
 from ..errors import DataError, ParameterError
 from ..task import Task
@@ -14,11 +14,11 @@ from .params import param
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from .interfaces import Batch, Predictions
 
-__all__ = ["LabelHead", "framed", "scan", "table"]
+__all__ = ["LabelHead", "framed", "module_dict", "scan", "table"]
 
 
 class Row(dict):
@@ -75,6 +75,19 @@ def scan(root: Path, pattern: str) -> list[Path]:
     if not found:
         raise DataError(f"{root}: expected files matching {pattern!r}, found none")
     return found
+
+
+def module_dict(modules: Mapping[str, nn.Module] | None = None) -> nn.ModuleDict:
+    """torch's, which by itself refuses names of a module's attributes, such as half, type or training. Names have no dots."""
+    from torch import nn
+
+    class Modules(nn.ModuleDict):
+        __setattr__ = object.__setattr__  # an attribute is no module
+
+        def add_module(self, name: str, module: nn.Module | None) -> None:
+            self._modules[name] = module
+
+    return Modules(modules)
 
 
 def framed(output: Tensor, target: Tensor, batch: Batch, task: str) -> tuple[Tensor, Tensor]:

@@ -324,7 +324,8 @@ class Trunk(Component):
 
     kind = "trunk"
     per_task: ClassVar[bool] = False
-    """It has a representation for each task: `build(shapes, tasks)` also gets the names, and forward gives {task: Representation}"""
+    """It has a representation for each task: `build(shapes, tasks)` also gets the names, forward gives {task: Representation}.
+    `mtcore.plugin.module_dict` holds a module for each, whatever they are called."""
 
     @abstractmethod
     def build(self, shapes: Mapping[str, tuple[int | None, ...]]) -> nn.Module:
@@ -559,8 +560,12 @@ class Trainer(Component):
 
     @abstractmethod
     def build(self) -> Any:
-        """An object with `run(model, data, folder: RunFolder, setup)` and, optionally, `check(model, data, setup)`, which `mtcore check`
-        calls: it raises what `run` would raise at once. See `mtcore.training.gradient`."""
+        """An object with `run(model, data, folder: RunFolder, setup)` and, optionally, `check(model, data, setup)`, which
+        `mtcore check` calls: it raises what `run` would raise at once. See `mtcore.training.gradient`.
+
+        One that writes no checkpoints/NAME.pt, the network's weights, but a file of another ending has
+        `restore(path, tasks, heads, trust)`: of this file a module that predicts and, by task, heads that make scores of its
+        outputs. Code that the run's folder names is imported if `trust` only."""
 
     def length(self) -> int | None:
         """The number of epochs where the parameters say it; `train.epochs` is left out or equal then."""

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map_only
 from ..errors import DataError
 from ..runfolder import atomic
 
-__all__ = ["KEPT", "Checkpoints", "copied", "load_checkpoint"]
+__all__ = ["KEPT", "Checkpoints", "atomic", "copied", "load_checkpoint"]
 
 KEPT = frozenset({"epoch", "update", "best", "best_epoch", "partial", "parts", "model", "optimizer", "schedule", "scaling", "balancing", "extra"})
 """What a checkpoint holds to continue from."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ExperimentError, MtcoreError
-from ..plugin import Head, Output, Representation, RepresentationShape, Task, Trunk
+from ..plugin import Head, Output, Representation, RepresentationShape, Task, Trunk, module_dict
 
 __all__ = ["MultiTaskModel", "build_model", "select"]
 
@@ -30,7 +30,7 @@ class MultiTaskModel(nn.Module):
 
     def __init__(self, trunks: Mapping[str, nn.Module], inputs: Mapping[str, list[str]], wiring: Mapping[str, list[str]]):
         super().__init__()
-        self.trunks, self.heads = nn.ModuleDict(trunks), nn.ModuleDict()
+        self.trunks, self.heads = module_dict(trunks), module_dict()
         self.inputs, self.wiring = dict(inputs), dict(wiring)
 
     def represent(self, inputs: Mapping[str, Tensor], lengths: Mapping[str, Tensor] | None = None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mtcore.plugin import Batch, Loss, Named, ParameterError, Statistics, Task, TrainingError, framed, param
+from mtcore.plugin import Batch, Loss, Named, ParameterError, Statistics, Task, framed, param
 
 from .probability import Focal
 from .regression import check_shape
@@ -67,13 +67,13 @@ class Distill(Loss):
         """The teacher's outputs of the rows that have the task."""
         if task.name not in batch.teachers.get(self.teacher, {}):
             known = [f"{name} ({', '.join(tasks)})" for name, tasks in batch.teachers.items()]
-            raise TrainingError(f"task {task.name}: expected outputs of the teacher {self.teacher!r} for this task, found "
-                                f"{', '.join(known) or 'no teachers'}; let the experiment's `teachers` name a run with the task")
+            raise ParameterError(f"task {task.name}: expected outputs of the teacher {self.teacher!r} for this task, found "
+                                 f"{', '.join(known) or 'no teachers'}; let the experiment's `teachers` name a run with the task")
         found = batch.teachers[self.teacher][task.name].detach().to(output)[batch.rows[task.name]]
         whole = output.shape if task.kind != "events" else (*output.shape[:2], batch.targets[task.name].shape[-1])
         if found.shape not in (output.shape, whole):
-            raise TrainingError(f"task {task.name}: expected outputs of the teacher {self.teacher!r} of the shape "
-                                f"{tuple(output.shape)}, found {tuple(found.shape)}; both need the same labels")
+            raise ParameterError(f"task {task.name}: expected outputs of the teacher {self.teacher!r} of the shape "
+                                 f"{tuple(output.shape)}, found {tuple(found.shape)}; both need the same labels")
         return found
 
 

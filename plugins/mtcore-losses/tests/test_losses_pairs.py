@@ -19,8 +19,8 @@ from torch.nn import functional as F
 
 import mtcore
 from mtcore.errors import ExperimentError
-from mtcore.plugin import (Batch, Clip, Event, Lazy, ParameterError, Predictions, Reader, Representation, RepresentationShape, Statistics,
-                           Task, TrainingError)
+from mtcore.plugin import (Batch, Clip, Event, Lazy, MtcoreError, ParameterError, Predictions, Reader, Representation, RepresentationShape,
+                           Statistics, Task, TrainingError)
 
 LABELS, TAGS, EVENTS = Task.multiclass("c", "abcd"), Task.multilabel("m", "abc"), Task.events("e", "ab")
 BINARY, VALUE, ARRAY = Task.binary("b"), Task.regression("r"), Task.array("a", (2, 3))
@@ -148,12 +148,12 @@ def test_the_hard_part_is_a_loss_of_its_own():
 
 def test_what_the_teacher_lacks_is_named():
     output, target, batch, _ = example(LABELS)
-    with pytest.raises(TrainingError, match=r"task c: expected outputs of the teacher 'small' for this task, found big \(c\)"):
+    with pytest.raises(ParameterError, match=r"task c: expected outputs of the teacher 'small' for this task, found big \(c\)"):
         Distill(teacher="small").build(LABELS, Statistics(3))(output, target, batch)
-    with pytest.raises(TrainingError, match="found no teachers"):
+    with pytest.raises(ParameterError, match="found no teachers"):
         Distill(teacher="big").build(LABELS, Statistics(3))(output, target, Batch({}, {}, {"c": torch.arange(3)}, []))
     batch.teachers["big"]["c"] = torch.zeros(5, 3)
-    with pytest.raises(TrainingError, match=r"of the shape \(3, 4\), found \(3, 3\)"):
+    with pytest.raises(ParameterError, match=r"of the shape \(3, 4\), found \(3, 3\)"):
         Distill(teacher="big").build(LABELS, Statistics(3))(output, target, batch)
 
 
@@ -243,19 +243,28 @@ class Tones(Reader):
                 "height": "abc"[i % 3], "heard": [Event(0.0, 0.5, "tone")], "hertz": 150.0 + 200 * (i % 3)})
 
 
-def test_a_run_learns_from_another(tmp_path):
-    def made(name, **more):
-        return mtcore.Experiment({
-            "name": name, "datasets": {"s": {"reader": Tones()}}, "split": {"folds": 1, "validation": 0.2},
-            "inputs": {"main": {"extractor": "core.spectrogram", "steps": ["core.standardize"]}},
-            "model": {"trunk": {"use": "core.cnn", "channels": [4]}}, "report": {"reporters": []},
-            "train": {"epochs": 4, "batch_size": 12, "optimizer": {"use": "adam", "lr": 1e-2}}, **more},
-            tmp_path, tmp_path / "runs", tmp_path / "cache").run()[0]
+@pytest.fixture
+def made(tmp_path):
+    return lambda name, **more: mtcore.Experiment({
+        "name": name, "datasets": {"s": {"reader": Tones()}}, "split": {"folds": 1, "validation": 0.2},
+        "inputs": {"main": {"extractor": "core.spectrogram", "steps": ["core.standardize"]}},
+        "model": {"trunk": {"use": "core.cnn", "channels": [4]}}, "report": {"reporters": []},
+        "train": {"epochs": 4, "batch_size": 12, "optimizer": {"use": "adam", "lr": 1e-2}}, **more},
+        tmp_path, tmp_path / "runs", tmp_path / "cache")
 
-    teacher = made("teacher")
+
+def test_without_its_teacher_the_experiment_is_wrong(made):
+    for act in ("check", "run"):
+        with pytest.raises(MtcoreError, match="height: expected outputs of the teacher 'large' .*, found no teachers") as caught:
+            getattr(made("alone", tasks={"height": {"loss": {"use": "losses.distill", "teacher": "large"}}}), act)()
+        assert caught.value.exit_code == 2
+
+
+def test_a_run_learns_from_another(made):
+    [teacher] = made("teacher").run()
     distill = {"loss": {"use": "losses.distill", "teacher": "large", "share": 1.0}}
-    student = made("student", teachers={"large": {"run": str(teacher.folder.path)}},
-                   tasks={"height": distill, "heard": distill, "hertz": distill})
+    [student] = made("student", teachers={"large": {"run": str(teacher.folder.path)}},
+                     tasks={"height": distill, "heard": distill, "hertz": distill}).run()
     losses = [line["value"] for line in student.folder.metrics() if line["part"] == "train" and line["metric"] == "loss"]
     assert len(losses) == 12 and sum(losses[-3:]) < sum(losses[:3])
 

@@ -9,7 +9,7 @@ from typing import Any, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from mtcore.plugin import ParameterError, Representation, Trunk, param
+from mtcore.plugin import ParameterError, Representation, Trunk, module_dict, param
 
 from .parts import Shapes, within
 from .sharing import build_inner, sizes
@@ -66,14 +66,14 @@ class Experts(nn.Module):
     def __init__(self, shapes: Shapes, shared: Sequence[nn.Module], own: Mapping[str, Sequence[nn.Module]], levels: int = 1):
         super().__init__()
         self.shapes, self.levels = dict(shapes), levels
-        self.shared, self.own = nn.ModuleList(shared), nn.ModuleDict({task: nn.ModuleList(one) for task, one in own.items()})
+        self.shared, self.own = nn.ModuleList(shared), module_dict({task: nn.ModuleList(one) for task, one in own.items()})
         widths = [sum(math.prod(shape) if timeless(shape) else 2 * math.prod(shape[:-1]) for shape in shapes.values())]
         if levels > 1:
             found = sizes(shared[0], shapes)
             ends = [stages[-1] for stages in runs(range(len(found)), levels)][:-1]
             widths += [found[i][0] if len(found[i]) == 1 else 2 * math.prod(found[i][:-1]) for i in ends]
         everybody = len(shared) + sum(len(one) for one in own.values())
-        self.gates = nn.ModuleDict({task: nn.ModuleList(Gate(width, len(shared) + len(one)) for width in widths)
+        self.gates = module_dict({task: nn.ModuleList(Gate(width, len(shared) + len(one)) for width in widths)
                                     for task, one in own.items()})
         self.shared_gates = nn.ModuleList(Gate(width, everybody) for width in widths[:-1])
 

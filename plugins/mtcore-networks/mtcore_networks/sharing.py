@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mtcore.plugin import ParameterError, Representation, Trunk, param
+from mtcore.plugin import ParameterError, Representation, Trunk, module_dict, param
 
 from .parts import BatchNorm, Shapes, keep
 
@@ -71,7 +71,7 @@ class Soft(Trunk):
 class Alike(nn.Module):
     def __init__(self, networks: Mapping[str, nn.Module], strength: float):
         super().__init__()
-        self.networks, self.strength = nn.ModuleDict(networks), strength
+        self.networks, self.strength = module_dict(networks), strength
 
     def forward(self, inputs: Mapping[str, Tensor], lengths: Mapping[str, Tensor] | None = None) -> dict[str, Representation]:
         return {task: network(inputs, lengths) for task, network in self.networks.items()}
@@ -114,7 +114,7 @@ class Stitched(nn.Module):
         super().__init__()
         count = len(networks)
         first = torch.full((count, count), (1 - own) / max(count - 1, 1)).fill_diagonal_(own if count > 1 else 1.0)
-        self.networks = nn.ModuleDict(networks)
+        self.networks = module_dict(networks)
         self.weights = nn.ParameterList(first.unsqueeze(2).repeat(1, 1, width) for width in widths)
 
     def forward(self, inputs: Mapping[str, Tensor], lengths: Mapping[str, Tensor] | None = None) -> dict[str, Representation]:
@@ -151,7 +151,7 @@ class Mtan(Trunk):
 class Attended(nn.Module):
     def __init__(self, network: nn.Module, masks: Mapping[str, Sequence[nn.Module]]):
         super().__init__()
-        self.network, self.masks = network, nn.ModuleDict({task: nn.ModuleList(one) for task, one in masks.items()})
+        self.network, self.masks = network, module_dict({task: nn.ModuleList(one) for task, one in masks.items()})
 
     def forward(self, inputs: Mapping[str, Tensor], lengths: Mapping[str, Tensor] | None = None) -> dict[str, Representation]:
         x, length = self.network.begin(inputs, lengths)

@@ -355,3 +355,17 @@ def test_the_cost_of_distance_holds_networks_together(train):
         return sum((one - other).square().sum() for one, other in pairs if one.dim() > 1)
 
     assert distance(10.0) < 0.5 * distance(0.0)
+
+
+@every
+def test_tasks_may_be_called_like_what_a_module_has(scheme):
+    """The same numbers under the same names, but for the tasks'."""
+    usual, names = ("a", "b", "c", "d"), ("half", "keys", "training", "forward")
+    one, other = made(scheme, "mlp", usual), made(scheme, "mlp", names)
+    called = dict(zip(usual, names))
+    state = {".".join(called.get(part, part) for part in name.split(".")): value for name, value in one.state_dict().items()}
+    other.train().load_state_dict(state)
+    given = arrays("mlp")
+    found, expected = other.eval()(given, None), one.eval()(given, None)
+    assert list(found) == list(names)
+    assert all(torch.equal(found[called[task]].vector, expected[task].vector) for task in usual)

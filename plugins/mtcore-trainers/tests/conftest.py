@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
+from click.testing import CliRunner
 
 import mtcore
+from mtcore.cli import main
 from mtcore.plugin import Clip, Event, Lazy, Reader, Task, param
 from mtcore.training.gradient import GradientRun, load_checkpoint
 
@@ -73,6 +78,58 @@ def make(tmp_path, cache):
         return mtcore.Experiment(content, tmp_path, tmp_path / runs, cache)
 
     return build
+
+
+class Recorded:
+    """A run over files, moved away from what it was made with: `path`; `found`, what it said of its test part; its `log`."""
+
+    def __init__(self, root, cache, trainer):
+        sounds = root / "sounds"
+        sounds.mkdir()
+        lines = ["path,group,label,odd,tags,size"]
+        for i in range(40):
+            samples, rate = tone(i, 0.2 + 0.1 * (i % 2))
+            soundfile.write(sounds / f"{i}.wav", samples.T, int(rate), subtype="FLOAT")
+            size = "" if i % 5 == 0 else str(10 + i % 3 + i / 100)
+            label, odd, tags = ("low", "middle", "high")[i % 3], ("no", "yes")[i % 2], (";", "a", "a;b")[i % 3]
+            lines.append(f"{i}.wav,{i // 2},{label},{odd},{tags},{size}")
+        (sounds / "index.csv").write_text("\n".join(lines))
+        self.root, self.cache = root, cache
+        self.content = {"datasets": {"a": {"reader": {"use": "core.csv", "kinds": {"odd": "binary"}}, "root": str(sounds)}},
+                        "split": {"folds": 1, "validation": 0.2}, "report": {"reporters": []}, "train": {"epochs": 1},
+                        "inputs": {"main": {"extractor": "core.spectrogram", "steps": ["core.standardize"]}},
+                        "model": {"trunk": {"use": "core.cnn", "channels": [4]}}}
+        run, = self.beside(name="t", train={"trainer": trainer}).run()
+        self.found, self.log = run.folder.load_predictions("best")["test"], (run.folder.path / "run.log").read_text()
+        self.path = root / "moved"
+        run.folder.path.rename(self.path)
+
+    def beside(self, **changes):
+        return mtcore.Experiment({**self.content, "name": "other", **changes}, self.root, self.root / "runs", self.cache)
+
+    def predict(self, *options):
+        files = [str(self.root / "sounds" / clip[2:]) for clip in self.found["label"].clips]
+        return CliRunner().invoke(main, ["predict", str(self.path), *files, *options])
+
+    def agrees(self, *options):
+        result = self.predict("--json", *options)
+        assert result.exit_code == 0, result.output
+        said = {Path(path).name: tasks for path, tasks in json.loads(result.output).items()}
+        for task, one in self.found.items():
+            for clip, scores, decided in zip(one.clips, one.scores, one.decided):
+                told = said[clip[2:]][task]
+                if task == "size":
+                    assert told["decision"] == pytest.approx(float(decided), rel=1e-6)
+                    continue
+                p = [1 - scores, scores] if task == "odd" else scores
+                assert np.allclose(list(told["scores"].values()), p, atol=1e-6)
+                labels = np.array(one.task.labels)
+                assert told["decision"] == (labels[decided.astype(bool)].tolist() if task == "tags" else labels[decided])
+
+
+@pytest.fixture
+def recorded(tmp_path, cache):
+    return lambda trainer: Recorded(tmp_path, cache, trainer)
 
 
 @pytest.fixture

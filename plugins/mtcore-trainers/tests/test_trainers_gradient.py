@@ -232,7 +232,7 @@ def test_variations_without_the_nuisance_are_plain_gradient_descent(make):
     given = {"readers": {"a": {"chosen": ("label", "odd")}}, "train": {"epochs": 1}, "vary": {"tasks": ["singles"]}}
     for one, plain in zip(make(ADVERSARIAL, **given).run(), make("gradient", **given, runs="plain").run(), strict=True):
         assert (one.folder.path / "metrics.jsonl").read_text() == (plain.folder.path / "metrics.jsonl").read_text()
-        assert "warning: nothing is reversed" in (one.folder.path / "run.log").read_text()
+        assert "warning: nothing is unlearned" in (one.folder.path / "run.log").read_text()
 
 
 @pytest.mark.parametrize("trainer", ["trainers.alternate", STAGES, {**ADVERSARIAL, "tasks": ["size"]}], ids=str)

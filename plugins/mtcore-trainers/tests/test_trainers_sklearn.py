@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import sys
+
 import numpy as np
 import pytest
 import sklearn.metrics
 import torch
 from click.testing import CliRunner
-from mtcore_trainers.estimators import Summary, raw
+from mtcore_trainers.estimators import SklearnRun, Summary, raw
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
@@ -107,7 +110,7 @@ def test_cut_off_it_fits_again(make, monkeypatch):
 def test_padding_is_no_part_of_a_summary(make):
     run, = make("trainers.sklearn", {"a": {"longer": 0.1}}).runs()
     data = run.data()
-    summary, rows = Summary(data), data.rows("train")
+    summary, rows = Summary.of(data), data.rows("train")
     batch = rows.batch(range(8))
     assert batch.lengths is not None
     alone = np.concatenate([summary((one := rows.batch([row])).inputs, one.lengths) for row in range(8)])
@@ -115,8 +118,7 @@ def test_padding_is_no_part_of_a_summary(make):
 
 
 def test_arrays_without_time_are_flattened(make):
-    summary = object.__new__(Summary)
-    summary.timed = {"x": False, "y": True}
+    summary = Summary(["y"])
     x, y = torch.randn(3, 2, 4), torch.randn(3, 5, 7)
     expected = np.concatenate([x.flatten(1), y.mean(-1), y.std(-1, correction=0)], 1)
     found = summary({"x": x, "y": y})
@@ -164,3 +166,106 @@ def test_tasks_that_no_estimator_learns(make):
                           model={"trunk": {"use": "core.cnn", "channels": [4]}})
         with pytest.raises(MtcoreError, match="sklearn learns .* binary, multiclass, multilabel; beep is of kind events"):
             getattr(experiment, act)()
+
+
+# Applied --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("estimators", [{}, {"label": FOREST, "odd": {"use": "sklearn.svm:LinearSVC"}}], ids=["default", "named"])
+def test_predict_fits_again_and_says_what_the_run_did(recorded, estimators):
+    run = recorded({"use": "trainers.sklearn", "estimators": estimators})
+    assert [path.name for path in (run.path / "checkpoints").iterdir()] == ["best.npz"]
+    run.agrees()
+
+
+def test_estimators_are_fitted_again_to_the_same_bits(make, monkeypatch):
+    found, whole = [], SklearnRun.fit
+    monkeypatch.setattr(SklearnRun, "fit", lambda *given: found.append(whole(*given)) or found[-1])
+    run, = make({"use": "trainers.sklearn", "estimators": {"label": FOREST}}, ALL, seed=7).run()
+    trainer = run.builder.training("trainer").component.build()
+    trainer.restore(run.folder.checkpoint("best"), run.tasks, {}, False)
+    first, again = found
+    assert np.array_equal(first["size"][-1].coef_, again["size"][-1].coef_) and first["label"][-1].random_state == 7
+    x = np.random.default_rng(0).standard_normal((50, first["label"].n_features_in_))
+    assert np.array_equal(first["label"].predict_proba(x), again["label"].predict_proba(x))
+
+
+def test_what_is_kept_is_numbers_and_small(make):
+    run, = make("trainers.sklearn", ALL).run()
+    data, path = run.data(), run.folder.checkpoint("best")
+    with np.load(path, allow_pickle=False) as kept:
+        x, rows = summarised(run, "train")
+        assert np.allclose(kept["x"], x, atol=1e-6) and kept["x"].dtype == np.float32 and list(kept["timed"]) == ["main"]
+        for task in data.tasks:
+            assert np.flatnonzero([task in some for some in rows]).tolist() == kept[f"rows/{task}"].tolist()
+    assert 4 * x.size < path.stat().st_size < 4 * x.size + 20000
+
+
+def test_a_run_that_keeps_nothing_says_so(recorded):
+    run = recorded({"use": "trainers.sklearn", "keep": "nothing"})
+    result = run.predict()
+    assert result.exit_code == 2 and not (run.path / "checkpoints").exists()
+    assert "expected a checkpoint 'best', found none; what a trainer keeps, its parameters say: mtcore info t" in result.output
+
+
+def test_of_last_there_is_no_other_model(recorded):
+    result = recorded("trainers.sklearn").predict("--checkpoint", "last")
+    assert result.exit_code == 2 and "expected a checkpoint 'last', found best.npz" in result.output
+
+
+def change(path, values):
+    """The estimator of `label` that a run's folder names."""
+    info = json.loads((path / "run.json").read_text())
+    info["config"]["train"]["trainer"]["estimators"] = {"label": values}
+    (path / "run.json").write_text(json.dumps(info))
+
+
+def test_a_strangers_run_imports_nothing_but_scikit_learn(recorded, tmp_path, monkeypatch):
+    run = recorded("trainers.sklearn")
+    (tmp_path / "strange.py").write_text(
+        "from sklearn.linear_model import LogisticRegression\nclass Mine(LogisticRegression): pass\nprint('it runs')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    change(run.path, {"use": "strange:Mine"})
+    result = run.predict()
+    assert result.exit_code == 2 and "it runs" not in result.output
+    assert "the estimator of label is strange:Mine, code that is not scikit-learn's; only with --trust" in result.output
+    result = run.predict("--trust")
+    assert result.exit_code == 0 and "it runs" in result.output
+    change(run.path, {"use": "absent:Mine"})
+    result = run.predict("--trust")
+    assert result.exit_code == 2 and "expected an import path" in result.output and "No module named 'absent'" in result.output
+
+
+@pytest.mark.parametrize("spoil", [
+    lambda path: path.write_bytes(path.read_bytes()[:200]), lambda path: np.savez(path, x=np.zeros(3)),
+    lambda path: np.savez(path, x=np.array([{}]))], ids=["cut", "lacking", "objects"])
+def test_rows_that_are_not_as_they_were(recorded, spoil):
+    run = recorded("trainers.sklearn")
+    spoil(run.path / "checkpoints" / "best.npz")
+    result = run.predict()
+    assert result.exit_code == 1 and "best.npz: expected the rows that estimators were fitted on, found " in result.output
+
+
+def test_as_an_input_and_as_a_teacher(recorded):
+    """Logarithms of what the run says, up to a constant; of a representation there is none."""
+    run = recorded("trainers.sklearn")
+    label = {"main": {"extractor": {"use": "core.run", "run": str(run.path), "what": "label"}}}
+    heard, = run.beside(inputs=label, model={"trunk": "core.mlp"}).runs()
+    said = dict(zip(run.found["label"].clips, run.found["label"].scores))
+    batch = heard.data().rows("test").batch(range(5))
+    for clip, values in zip(batch.clips, batch.inputs["main"]):
+        assert np.allclose(values[0].softmax(0), said[clip], atol=1e-5)
+    taught, = run.beside(teachers={"old": {"run": str(run.path)}}).runs()
+    batch = taught.data().rows("test").batch(range(5))
+    for clip, values in zip(batch.clips, batch.teachers["old"]["label"]):
+        assert np.allclose(values.softmax(0), said[clip], atol=1e-5)
+    with pytest.raises(MtcoreError, match="its model hands over no representation; take one of "):
+        run.beside(inputs={"main": {"extractor": {"use": "core.run", "run": str(run.path)}}}).extract()
+
+
+def test_without_skops_it_is_said_before_anything_is_fitted(make, monkeypatch):
+    monkeypatch.setitem(sys.modules, "skops.io", None)
+    for act in ("check", "run"):
+        with pytest.raises(MtcoreError, match=r'expected the library skops, .*pip install "mtcore-trainers\[skops\]"') as caught:
+            getattr(make({"use": "trainers.sklearn", "keep": "skops"}), act)()
+        assert caught.value.exit_code == 3
