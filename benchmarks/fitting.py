@@ -86,7 +86,8 @@ def main():
     prepared = Standardize().prepare(Context((1, 64, None), axis=Axis(0.01)))
     with tempfile.TemporaryDirectory() as folder:
         for start in range(0, options.clips, 64):
-            write_shard(Path(folder), {}, [(key, Array(array, axis=Axis(0.01))) for key, array in zip(keys[start:start + 64], arrays[start:start + 64])])
+            write_shard(Path(folder), {}, [(key, Array(array, axis=Axis(0.01)))
+                                            for key, array in zip(keys[start:start + 64], arrays[start:start + 64])])
         first, again = [], []
         for number in range(options.rounds):
             store = Store(Path(folder), {})

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from mtcore.experiment.run import Experiment
+from mtcore import Experiment
 from mtcore.plugin import Clip, Lazy, Reader, Task, param
 from mtcore.progress import Progress
 from mtcore.training.gradient import GradientRun

@@ -15,14 +15,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .experiment.run import Experiment, Run
+    from .experiment.plan import Experiment
+    from .experiment.run import Run
     from .plugin.registry import get_registry
     from .reading.dataset import read
     from .reporting.compare import compare
 
 __all__ = ["Experiment", "Run", "compare", "get_registry", "read"]
 
-_WHERE = {"Experiment": "experiment.run", "Run": "experiment.run", "compare": "reporting.compare",
+_WHERE = {"Experiment": "experiment.plan", "Run": "experiment.run", "compare": "reporting.compare",
           "get_registry": "plugin.registry", "read": "reading.dataset"}
 
 

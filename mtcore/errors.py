@@ -5,8 +5,8 @@ A message says what was expected, what was found, where, and what to do next.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Iterator
 
 __all__ = ["ClipError", "DataError", "ExperimentError", "LeakError", "MtcoreError", "ParameterError", "PluginError",
            "TrainingError", "UnknownComponent", "at"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mtcore.experiment.run import Experiment
+from mtcore import Experiment
 from mtcore.plugin import Clip, Event, Lazy, Reader, Task, param
 from mtcore.plugin.registry import Registry
 

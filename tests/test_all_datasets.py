@@ -9,8 +9,8 @@ import pytest
 import soundfile
 
 import mtcore
+from mtcore import Experiment
 from mtcore.errors import ExperimentError
-from mtcore.experiment.run import Experiment
 from mtcore.plugin.registry import resolve_target
 
 FILE = """

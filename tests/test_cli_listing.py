@@ -17,9 +17,9 @@ from click.testing import CliRunner
 import mtcore.cli
 from mtcore.cli import COMMANDS, main, settings
 from mtcore.cli.progress import TerminalProgress
-from mtcore.reporting.table import format_table
 from mtcore.errors import DataError, ExperimentError, LeakError, PluginError, TrainingError
 from mtcore.plugin.registry import get_registry
+from mtcore.reporting.table import format_table
 
 HOOKS = """
     from mtcore.plugin import ExtractorSpec, LossSpec, PreparerSpec, ReaderSpec, hookimpl

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from mtcore import Experiment
 from mtcore.errors import DataError, ExperimentError, TrainingError
-from mtcore.experiment.run import Experiment
 from mtcore.plugin import Clip, File
 from mtcore.progress import Progress
 
@@ -204,7 +204,8 @@ def test_mapping_merges_and_removes_labels(make, generated):
 
 def test_early_stopping_and_the_best_checkpoint_look_at_validation(make):
     changes = {"split": {"folds": 1, "validation": 0.2},
-               "train": {"epochs": 30, "batch_size": 8, "stop": {"on": "label.recall_macro", "patience": 2}, "optimizer": {"use": "adam", "lr": 1e-2}}}
+               "train": {"epochs": 30, "batch_size": 8, "stop": {"on": "label.recall_macro", "patience": 2},
+               "optimizer": {"use": "adam", "lr": 1e-2}}}
     [run] = make(**changes).run()
     info = run.folder.info
     scores = {line["epoch"]: line["value"] for line in run.folder.metrics()
@@ -312,7 +313,6 @@ def test_fewer_epochs_or_another_stop_rule_train_anew(make):
 
 
 def test_a_component_by_path_is_known_by_its_source(make, tmp_path):
-    import sys
 
     stored = []
     for value in (1.0, 20.0):  # of two lengths: within a second Python tells compiled files by their size only

@@ -126,7 +126,8 @@ def test_costs_of_a_trunk_are_learned_once_per_update(make, registry, accumulate
     row, = (row for row in costly.folder.metrics("train") if row["metric"] == "cost/main.size")
     assert row["value"] > 0
     # heads have no cost but decay: compare the trunk after one update, where heads were the same
-    a, b = (make(runs=f"{name}1", **ONE, model={"trunk": trunk}, train={**options, "epochs": None, "updates": 1}).run()[0] for name, trunk, options in (
+    a, b = (make(runs=f"{name}1", **ONE, model={"trunk": trunk}, train={**options, "epochs": None,
+        "updates": 1}).run()[0] for name, trunk, options in (
         ("costly", Decaying(inner=inner, cost=0.05), train),
         ("plain", Decaying(inner=inner), {**train, "optimizer": {"use": "sgd", "lr": 0.1, "weight_decay": 0.1}})))
     assert all(torch.allclose(value, weights(b)[key], atol=1e-6) for key, value in weights(a).items() if key.startswith("trunks."))

@@ -154,7 +154,8 @@ def test_sets_are_those_of_a_graph_of_cosines(number, seed, threshold, block):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(similar_, "_BLOCK", block)
-        found = similar_.find_similar(Rows({f"k{i}": Array(v[None]) for i, v in enumerate(vectors)}), {f"k{i}": f"c{i}" for i in range(number)}, threshold)
+        found = similar_.find_similar(Rows({f"k{i}": Array(v[None]) for i, v in enumerate(vectors)}),
+            {f"k{i}": f"c{i}" for i in range(number)}, threshold)
     whole = (cosine_similarity(vectors) >= threshold) & ~np.eye(number, dtype=bool) if number else np.zeros((0, 0), bool)
     assert found.pairs == whole.sum() // 2
     assert {frozenset(i for i in range(number) if found.sets[f"k{i}"] == one) for one in found.sets.values()} == components(whole)

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
+from mtcore import Experiment
 from mtcore.errors import ExperimentError, LeakError
 from mtcore.experiment.finding import trained_on
-from mtcore.experiment.run import Experiment
 from mtcore.experiment.stored import StoredRun
 from mtcore.extracting.chain import Array
 from mtcore.plugin import Clip, Context, Lazy, Prepared, Preparer, Reader, Task

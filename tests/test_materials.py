@@ -114,7 +114,7 @@ def test_a_dataset_for_training_only(make, generated):
     """All its clips are trained on, in every fold; the others' folds are drawn as ever."""
     both = {"a": {"reader": generated()}, "b": {"reader": generated(offset=100), "parts": ["train"]}}
     experiment = make(datasets=both)
-    for fold, parts in enumerate(experiment.corpus.parts.folds):
+    for _fold, parts in enumerate(experiment.corpus.parts.folds):
         assert set(parts["b"].tolist()) == {0} and set(parts["a"].tolist()) == {0, 1, 2}
 
 
@@ -125,7 +125,8 @@ def test_a_dataset_left_out_of_validation(make, generated):
     assert {dataset for dataset, _ in experiment._data(run).clips("validation")} == {0}
 
 
-@pytest.mark.parametrize("parts, message", [([], "datasets.a.parts: expected at least one"), (["tain"], r"datasets.a.parts\[0\]: invalid enum value 'tain'")])
+@pytest.mark.parametrize("parts, message", [([], "datasets.a.parts: expected at least one"),
+    (["tain"], r"datasets.a.parts\[0\]: invalid enum value 'tain'")])
 def test_parts_that_are_none(make, generated, parts, message):
     with pytest.raises(ExperimentError, match=message):
         make(datasets={"a": {"reader": generated(), "parts": parts}})

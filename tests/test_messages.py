@@ -317,7 +317,7 @@ def test_recordings_of_all_kinds_go_through_as_they_are(call, place):
     info = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     assert info["status"] == "done" and info["clips"]["train"] + info["clips"]["test"] == 17
     assert sorted(info["tasks"]["pitch"]["labels"]) == ["low", "\u9ad8"] and info["tasks"]["tags"]["kind"] == "multilabel"
-    from mtcore.experiment.run import Experiment
+    from mtcore import Experiment
 
     [run] = Experiment.from_file(place / "small.toml", cache=place / "cache", runs_folder=place / "runs").runs()
     rows = [(run.data().rows(part), part) for part in ("train", "test")]

@@ -50,7 +50,8 @@ def test_a_row_in_a_padded_batch_is_as_it_is_alone(uneven, chosen):
 
 def test_figures_do_not_depend_on_which_clips_share_a_batch(uneven):
     """Events of a clip that was padded lie where they lie alone."""
-    experiment = uneven(chosen=("size", "beep"), inputs={"main": {"extractor": {"use": "core.spectrogram", "hop": 0.03}, "steps": ["core.standardize"]}})
+    experiment = uneven(chosen=("size", "beep"), inputs={"main": {"extractor": {"use": "core.spectrogram", "hop": 0.03},
+        "steps": ["core.standardize"]}})
     experiment.extract()
     run = experiment.runs()[0]
     data = run.data()

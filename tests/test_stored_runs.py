@@ -13,11 +13,11 @@ import soundfile
 import torch
 from click.testing import CliRunner
 
+from mtcore import Experiment
 from mtcore.builtin.examples import make_csv
 from mtcore.cli import main
 from mtcore.errors import ExperimentError, LeakError
 from mtcore.experiment.finding import trained_on
-from mtcore.experiment.run import Experiment
 from mtcore.experiment.stored import RunOutputs, StoredRun
 from mtcore.extracting.chain import Array
 from mtcore.plugin import Clip, File, Lazy, Reader, Task
@@ -44,7 +44,7 @@ def trained(make, generated):
 
 
 def predictions(run, stored):
-    for part, tasks in run.folder.load_predictions(stored.checkpoint).items():
+    for _part, tasks in run.folder.load_predictions(stored.checkpoint).items():
         for task, found in tasks.items():
             for i, name in enumerate(found.clips[:4]):
                 yield task, stored.predict(clip(run, name))[task], found.scores[i], found.decided[i]
@@ -54,7 +54,7 @@ def predictions(run, stored):
 def test_a_stored_run_predicts_what_the_run_did_wherever_it_lies(trained, tmp_path, checkpoint):
     moved = tmp_path / "elsewhere"
     shutil.copytree(trained.folder.path, moved)
-    for task, found, scores, decided in predictions(trained, StoredRun(moved, checkpoint)):
+    for _task, found, scores, decided in predictions(trained, StoredRun(moved, checkpoint)):
         np.testing.assert_allclose(found.scores[0], scores, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(found.decided[0], decided, rtol=1e-4)
 

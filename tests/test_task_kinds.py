@@ -14,8 +14,22 @@ from mtcore.builtin.heads import Array, Frames, Linear
 from mtcore.builtin.losses import MeanAbsoluteError, MeanSquaredError
 from mtcore.builtin.metrics import Events, Multilabel
 from mtcore.errors import DataError, MtcoreError
-from mtcore.plugin import (Batch, Clip, Event, File, Lazy, ParameterError, Predictions, Reader, Representation,
-                           RepresentationShape, Statistics, Task, TrainingError, param)
+from mtcore.plugin import (
+    Batch,
+    Clip,
+    Event,
+    File,
+    Lazy,
+    ParameterError,
+    Predictions,
+    Reader,
+    Representation,
+    RepresentationShape,
+    Statistics,
+    Task,
+    TrainingError,
+    param,
+)
 
 RATE = 1000
 SHAPE = RepresentationShape(6, 5, 4)

@@ -1,7 +1,19 @@
 """The plugin `core`: what the core brings itself, through the same door as everybody's."""
 
-from mtcore.plugin import (BalancerSpec, ExtractorSpec, HeadSpec, LossSpec, MetricSpec, PreparerSpec, ReaderSpec, ReporterSpec,
-                           SamplerSpec, TrainerSpec, TrunkSpec, hookimpl)
+from mtcore.plugin import (
+    BalancerSpec,
+    ExtractorSpec,
+    HeadSpec,
+    LossSpec,
+    MetricSpec,
+    PreparerSpec,
+    ReaderSpec,
+    ReporterSpec,
+    SamplerSpec,
+    TrainerSpec,
+    TrunkSpec,
+    hookimpl,
+)
 
 
 @hookimpl

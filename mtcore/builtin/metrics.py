@@ -8,8 +8,9 @@ its recall is 0 and stays in the macro mean.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -194,7 +195,7 @@ class Events(Counting):
         return active
 
     def figures(self, task: Task, sums: Mapping[str, Any]) -> dict[str, float]:
-        figures = {"f1_segment": value for value in _micro_f1(sums).values()}
+        figures = {name.replace("micro", "segment"): value for name, value in _micro_f1(sums).items()}
         if sums["true"].any():
             figures["error_rate_segment"] = sums["errors"] / sums["true"].sum()
         return figures | {name.replace("f1/", "f1_segment/", 1): value for name, value in _by_label(task, sums).items()

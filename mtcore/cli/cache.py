@@ -24,8 +24,8 @@ def stores(keys=()) -> list:
     """Those whose key begins with one of `keys`, all without any; the last used first."""
     import platformdirs
 
-    from . import settings
     from ..extracting.store import Shelf  # numpy
+    from . import settings
 
     cache = settings().cache or Path(platformdirs.user_cache_dir("mtcore"))
     found = sorted(map(Shelf, (cache / "features").glob("*/")), key=lambda one: (-one.used, one.key))

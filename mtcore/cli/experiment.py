@@ -29,7 +29,7 @@ jobs_option = click.option("--jobs", type=int, help="So many threads extract, an
 
 def opened(path: Path, overrides=(), **options):
     """The experiment of a file with the options that every command knows."""
-    from ..experiment.run import Experiment  # torch and all that, only when there is work
+    from ..experiment.plan import Experiment  # torch and all that, only when there is work
     from .progress import TerminalProgress
 
     pairs = {}
@@ -93,7 +93,7 @@ def run_command(experiment: Path, overrides, jobs: int, sample: int | None, dry_
 @click.argument("reader", required=False)
 def demo_command(reader: str | None):
     """A complete small experiment on generated sound, in ./runs/demo, or on READER's example, in ./runs/demo-READER."""
-    from ..experiment.run import Experiment
+    from ..experiment.plan import Experiment
     from .progress import TerminalProgress
 
     options, content, folder = common(), dict(DEMO), Path.cwd()

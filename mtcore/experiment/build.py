@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
 from itertools import accumulate, takewhile
 from pathlib import Path
-from typing import Any, Callable, Mapping
+from typing import Any
 
 from ..errors import ExperimentError
 from ..extracting.chain import Chain
@@ -221,7 +222,8 @@ class Builder:
         train = config.train
         return {
             "seed": config.seed,
-            "split": {**vars(config.split), "similar": (found := self.similar()) and [*map(self._step, found[0].steps), found[1]]}, "dtype": config.extract.dtype,
+            "split": {**vars(config.split), "similar": (found := self.similar()) and [*map(self._step, found[0].steps), found[1]]},
+            "dtype": config.extract.dtype,
             "datasets": {name: {"reader": self.make("reader", config.datasets[name].reader, f"datasets.{name}.reader").described(),
                                 "group": config.datasets[name].group, "max_per_label": config.datasets[name].max_per_label}
                          for name in datasets},

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,7 +22,8 @@ from ..training.setup import check_watched
 from .corpus import Corpus, grouping
 
 if TYPE_CHECKING:
-    from .run import Experiment, Run
+    from .plan import Experiment
+    from .run import Run
 
 __all__ = ["check_experiment"]
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from functools import partial
-from typing import Any, Iterable, Iterator, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -12,7 +13,8 @@ from ..reporting.table import format_table
 from .check import few
 
 if TYPE_CHECKING:
-    from .run import Experiment, Run
+    from .plan import Experiment
+    from .run import Run
 
 __all__ = ["networks"]
 
@@ -77,5 +79,6 @@ def text(found: dict[str, Any]) -> str:
     """One network as tables."""
     tasks = [[task, one["parameters"], one["multiply_adds"]] for task, one in found["tasks"].items()]
     inputs = ", ".join(f"{name} {shape}" for name, shape in found["inputs"].items())
-    return "\n\n".join([f"{found['variation']}: a row is {inputs}", format_table(found["modules"], ["module", "type", "gives", "parameters", "multiply-adds"]),
+    return "\n\n".join([f"{found['variation']}: a row is {inputs}",
+                        format_table(found["modules"], ["module", "type", "gives", "parameters", "multiply-adds"]),
                         format_table([*tasks, ["all", found["parameters"], found["multiply_adds"]]], ["task", "parameters", "multiply-adds"])])

@@ -8,9 +8,10 @@ import os
 import re
 import tomllib
 import typing
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Iterable, Literal, Mapping
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
@@ -261,8 +262,8 @@ def _filled(kind: Any, value: Any, path: str) -> Any:
         if key not in known:
             spelling = near(repr(key), map(repr, known)) or f"; known: {', '.join(known)}"
             raise ExperimentError(f"{below[key]}: unknown key{spelling}")
-    for key, field in known.items():
-        if key not in value and field.default is field.default_factory is dataclasses.MISSING:
+    for key, one in known.items():
+        if key not in value and one.default is one.default_factory is dataclasses.MISSING:
             raise ExperimentError(f"{path + '.' if path else ''}{key}: expected, but it is missing")
     types = typing.get_type_hints(kind, include_extras=True)
     return kind(**{known[key].name: _filled(types[known[key].name], item, below[key]) for key, item in value.items()})

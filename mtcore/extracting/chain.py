@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
-from typing import Any, Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 

@@ -19,17 +19,60 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .hookspecs import hookimpl
-from .specs import (BalancerSpec, Example, ExtractorSpec, HeadSpec, LossSpec, MetricSpec, PreparerSpec, ReaderSpec, ReporterSpec,
-                    SamplerSpec, Spec, TrainerSpec, TrunkSpec)
+from .specs import (
+    BalancerSpec,
+    Example,
+    ExtractorSpec,
+    HeadSpec,
+    LossSpec,
+    MetricSpec,
+    PreparerSpec,
+    ReaderSpec,
+    ReporterSpec,
+    SamplerSpec,
+    Spec,
+    TrainerSpec,
+    TrunkSpec,
+)
 
 if TYPE_CHECKING:
     from ..clip import PARTS, Clip, File, Lazy
     from ..errors import ClipError, DataError, ExperimentError, MtcoreError, ParameterError, PluginError, TrainingError
     from ..task import Event, Task
     from .helpers import LabelHead, framed, module_dict, scan, table
-    from .interfaces import (Axis, Balancer, Balancing, Batch, Component, Context, DatasetInfo, Download, Extractor, Head, Loss,
-                             Measure, Metric, Moved, Named, Output, Predictions, Prepared, Preparer, Reader, Reporter, Reporting,
-                             Representation, RepresentationShape, Sampler, SamplerIndex, Statistics, Step, Sums, Trainer, Trunk)
+    from .interfaces import (
+        Axis,
+        Balancer,
+        Balancing,
+        Batch,
+        Component,
+        Context,
+        DatasetInfo,
+        Download,
+        Extractor,
+        Head,
+        Loss,
+        Measure,
+        Metric,
+        Moved,
+        Named,
+        Output,
+        Predictions,
+        Prepared,
+        Preparer,
+        Reader,
+        Reporter,
+        Reporting,
+        Representation,
+        RepresentationShape,
+        Sampler,
+        SamplerIndex,
+        Statistics,
+        Step,
+        Sums,
+        Trainer,
+        Trunk,
+    )
     from .params import param
 
 __all__ = [

@@ -7,8 +7,9 @@ import keyword
 import math
 import re
 import typing
-from functools import lru_cache
-from typing import Any, Mapping
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
 
 import msgspec
 
@@ -36,7 +37,7 @@ class Parameter:
     component: str | None = None
 
 
-@lru_cache(maxsize=None)
+@cache
 def parameters_of(cls: type[Component]) -> tuple[Parameter, ...]:
     """All parameters of a component's class; `PluginError` where it is not a frozen dataclass that the file can fill."""
     where = f"{cls.__module__}:{cls.__qualname__}"

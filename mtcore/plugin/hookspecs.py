@@ -9,12 +9,23 @@
 
 from __future__ import annotations
 
-from typing import Iterable
+from collections.abc import Iterable
 
 import pluggy
 
-from .specs import (BalancerSpec, ExtractorSpec, HeadSpec, LossSpec, MetricSpec, PreparerSpec, ReaderSpec, ReporterSpec,
-                    SamplerSpec, TrainerSpec, TrunkSpec)
+from .specs import (
+    BalancerSpec,
+    ExtractorSpec,
+    HeadSpec,
+    LossSpec,
+    MetricSpec,
+    PreparerSpec,
+    ReaderSpec,
+    ReporterSpec,
+    SamplerSpec,
+    TrainerSpec,
+    TrunkSpec,
+)
 
 hookspec = pluggy.HookspecMarker("mtcore")
 hookimpl = pluggy.HookimplMarker("mtcore")

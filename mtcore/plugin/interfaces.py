@@ -9,10 +9,11 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, ClassVar, Iterable, Iterator, Mapping, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from ..clip import Clip
 from ..task import Task
@@ -22,10 +23,9 @@ if TYPE_CHECKING:  # heavy, and needed by no listing
     import torch
     from torch import Tensor, nn
 
-    from ..runfolder import RunFolder
 
-__all__ = ["Axis", "Balancer", "Balancing", "Batch", "Component", "Context", "DatasetInfo", "Download", "Extractor", "Head", "Loss", "Measure", "Metric",
-           "Moved", "Named", "Output", "Predictions", "Prepared", "Preparer", "Reader", "Reporter", "Reporting", "Representation",
+__all__ = ["Axis", "Balancer", "Balancing", "Batch", "Component", "Context", "DatasetInfo", "Download", "Extractor", "Head", "Loss", "Measure",
+           "Metric", "Moved", "Named", "Output", "Predictions", "Prepared", "Preparer", "Reader", "Reporter", "Reporting", "Representation",
            "RepresentationShape", "SamplerIndex", "Sampler", "Statistics", "Step", "Sums", "Trainer", "Trunk"]
 
 

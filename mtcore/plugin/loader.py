@@ -20,11 +20,12 @@ import re
 import sys
 import time
 import traceback
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from email.message import Message
 from functools import lru_cache
 from importlib import metadata
-from typing import Any, Callable, Iterable, Iterator
+from typing import Any
 
 import pluggy
 

@@ -13,9 +13,10 @@ import inspect
 import math
 import os
 import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from ..clip import PARTS
 from ..errors import ExperimentError, ParameterError, PluginError, TrainingError, UnknownComponent, at

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Mapping
+from typing import Any, ClassVar
 
 __all__ = ["KINDS", "BalancerSpec", "Example", "ExtractorSpec", "HeadSpec", "LossSpec", "MetricSpec", "PreparerSpec", "ReaderSpec",
            "ReporterSpec", "SamplerSpec", "Spec", "TrainerSpec", "TrunkSpec"]

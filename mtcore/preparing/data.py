@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from itertools import islice, product
-from typing import Any, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,7 +56,8 @@ class RunData:
 
     def __post_init__(self):
         self.names = [name for name in next(iter(self.inputs.values())) if isinstance(name, str)]
-        self.encoded = {d.name: [{name: self.tasks[name].encode(value) for name, value in clip.targets.items() if name in self.tasks and name in d.tasks}
+        self.encoded = {d.name: [{name: self.tasks[name].encode(value) for name, value in clip.targets.items()
+                                  if name in self.tasks and name in d.tasks}
                                  for clip in d.clips] for d in self.datasets}
         free = any(task.kind == "none" for task in self.tasks.values())
         self.used = {d.name: np.array([part >= 0 and (bool(targets) or free) and all(i.keys[c] for i in self.inputs[d.name].values())
@@ -253,7 +255,7 @@ class Rows(torch.utils.data.Dataset):
 
     def sampler_index(self) -> SamplerIndex:
         data, columns = self.data, {}
-        for name, task in data.tasks.items():
+        for name, _task in data.tasks.items():
             values = [encoded.get(name, -1) for encoded in self.targets]
             columns[name] = np.array([v if isinstance(v, int) else v[0] if isinstance(v, tuple) and len(v) == 1 and isinstance(v[0], int) else -1
                                       for v in values], np.int64)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from functools import lru_cache
 from pathlib import Path
 from time import monotonic
-from typing import Any, Callable, Iterator, Sequence
+from typing import Any
 
 from ..clip import File, Lazy
 from ..errors import ClipError

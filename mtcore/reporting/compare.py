@@ -7,8 +7,9 @@ is paired: the same fold and seed, together minus alone.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Iterable, Mapping, Sequence
+from typing import Any
 
 from ..errors import ExperimentError
 from ..runfolder import RunFolder

@@ -6,10 +6,11 @@ import csv
 import io
 import json
 import math
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from functools import cached_property
 from statistics import fmean, median, stdev
-from typing import Any, Callable, Collection, NamedTuple
+from typing import Any, NamedTuple
 
 from .table import format_table
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable, Sequence
 from numbers import Real
-from typing import Any, Iterable, Sequence
+from typing import Any
 
 __all__ = ["format_table"]
 

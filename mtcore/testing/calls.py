@@ -7,9 +7,10 @@ import json
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
-from typing import Any, Callable, Iterator, get_args
+from typing import Any, get_args
 
 import numpy as np
 

@@ -8,11 +8,12 @@ import time
 import traceback
 import unittest
 import weakref
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Callable, Mapping, Sequence
+from typing import Any
 
 from ..errors import ExperimentError, PluginError, UnknownComponent
 from ..plugin import Component, Example, Named, Spec

@@ -7,8 +7,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib import import_module, metadata
-from typing import Any, Iterator
+from typing import Any
 
 import pluggy
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import pickle
 import tempfile
+from collections.abc import Iterator
 from fnmatch import fnmatch
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 from ..clip import File, Lazy
 from ..errors import ClipError, MtcoreError

@@ -11,7 +11,7 @@ __all__ = ["example"]
 
 def example(root: Path) -> Example:
     """A run of one epoch over a few generated tones, and two of them."""
-    from ..experiment.run import Experiment
+    from ..experiment.plan import Experiment
     from ..reading.decode import decode
 
     content = {"name": "example", "datasets": {"tones": {"reader": {"use": "core.tones", "count": 24}}}, "train": {"epochs": 1},

@@ -13,9 +13,10 @@ import socket
 import tempfile
 import tracemalloc
 import warnings
+from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 from unittest import mock
 
 from ..errors import MtcoreError
@@ -220,7 +221,7 @@ def constant_memory(subject: Subject) -> None:
         try:
             before, _ = tracemalloc.get_traced_memory()
             tracemalloc.reset_peak()
-            for clip in reader.clips(root):
+            for _ in reader.clips(root):
                 pass
             peak = tracemalloc.get_traced_memory()[1] - before
         finally:

@@ -8,9 +8,10 @@ import pickle
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 from ..clip import Clip, File, Lazy
 from ..plugin import Event, Reader

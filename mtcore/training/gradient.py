@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from itertools import islice
-from typing import Any, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -264,7 +265,8 @@ class GradientRun:
         if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and "not enough memory" not in str(error):
             raise error
         where = (f"{self.folder.path.name}: out of memory at update {self.update} (epoch {self.epoch}) "
-                 f"with {self.setup.batch_size // self.parts} rows, tasks {', '.join(self.current.rows)}, clips {', '.join(self.current.clips[:5])}, …")
+                 f"with {self.setup.batch_size // self.parts} rows, tasks {', '.join(self.current.rows)}, "
+                 f"clips {', '.join(self.current.clips[:5])}, …")
         if self.setup.on_memory == "stop" or self.parts >= self.setup.batch_size:
             raise TrainingError(f"{where}; lower train.batch_size and raise train.accumulate, or say train.on_memory = \"halve\". The last good "
                                 f"checkpoint is {self.folder.checkpoint('last')}") from error

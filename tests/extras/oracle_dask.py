@@ -8,8 +8,9 @@ import threading
 import time
 
 import joblib
-import mtcore
 from distributed import Client, LocalCluster
+
+import mtcore
 
 
 def test_a_killed_worker_loses_nothing(tmp_path):

@@ -9,6 +9,7 @@ import ray
 
 import mtcore
 
+
 def test_ray_fills_the_same_store(tmp_path):
     from ray.util.joblib import register_ray
 

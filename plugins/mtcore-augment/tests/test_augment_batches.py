@@ -57,7 +57,8 @@ def test_a_task_that_no_pair_shares_is_left_out():
 @pytest.mark.parametrize("use", ["mixup", "cutmix"])
 def test_an_experiment_with_mixed_batches(tmp_path, use):
     experiment = mtcore.Experiment({
-        "name": "mixed", "datasets": {"tones": {"reader": {"use": "core.tones", "count": 24}}, "chords": {"reader": {"use": "core.chords", "count": 24}}},
+        "name": "mixed", "datasets": {"tones": {"reader": {"use": "core.tones", "count": 24}},
+        "chords": {"reader": {"use": "core.chords", "count": 24}}},
         "inputs": {"main": {"extractor": "core.spectrogram", "steps": ["core.standardize"]}}, "split": {"folds": 1, "validation": 0.2},
         "model": {"trunk": {"use": "core.cnn", "channels": [4]}}, "train": {"epochs": 2, "batch_size": 8}, "report": {"reporters": []},
         "batch": {"steps": [{"use": f"augment.{use}", "p": 0.5}]}}, tmp_path, cache=tmp_path / "cache")

@@ -6,8 +6,9 @@ update's micro-batches. Heads keep their own task's plain gradient. A task that 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from math import isfinite
-from typing import Any, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch

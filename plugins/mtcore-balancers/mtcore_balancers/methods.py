@@ -3,11 +3,11 @@ keep their state."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import sqrt
 from operator import add, mul
 from statistics import fmean
-from typing import Mapping
 
 import numpy as np
 import torch

@@ -10,7 +10,8 @@ pass per task.
 from __future__ import annotations
 
 from array import array
-from typing import Any, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor

@@ -3,10 +3,10 @@ empty the processor's caches, so what each further function of numpy costs is it
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from itertools import compress
 from math import log, sqrt
 from operator import mul
-from typing import Callable, Sequence
 
 from scipy.linalg.lapack import dposv, dpotrf, dsyev
 

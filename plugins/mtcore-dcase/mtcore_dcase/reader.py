@@ -6,9 +6,9 @@ Development segments are called `<recording>_<from>_<to>.wav`; evaluation segmen
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator, Mapping
 
 from mtcore.plugin import Clip, DataError, DatasetInfo, Download, File, Reader, Task, param, table
 

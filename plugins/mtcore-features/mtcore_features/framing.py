@@ -5,8 +5,9 @@ Frame and hop are given in seconds, so that one setting serves all rates; the FF
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Iterator, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from scipy.fft import rfft

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b, file_digest
 from pathlib import Path
 from threading import Lock
-from typing import Any, Callable
+from typing import Any
 
 import numpy as np
 

@@ -111,7 +111,8 @@ def test_a_copy_in_another_dataset_is_split_with_its_original(tmp_path):
     similar = {"use": "fingerprint", "threshold": THRESHOLD}
     with pytest.raises(LeakError, match="found 2 in two or more .dataset studio, web"):
         build(similar=similar).corpus
-    names = [f"audio {digest[:8]}" for name in ("studio", "web") for digest in build().corpus.digests[name][slice(6, 8) if name == "studio" else slice(2)]]
+    names = [f"audio {digest[:8]}" for name in ("studio", "web") for digest in build().corpus.digests[name][slice(6,
+        8) if name == "studio" else slice(2)]]
     notes = build(similar=similar, accept_leaks=names).corpus.notes
     line, = (line for line in notes if "alike" in line)
     assert "2 pairs" in line and "studio/6 and web/6" in line.replace(".wav", "").replace(".ogg", "")

@@ -21,10 +21,12 @@ def test_figures_per_window_or_clip(tmp_path):
 
 def test_frames_behind_the_last_window_are_counted(tmp_path):
     reader = {"use": "core.tones", "count": 24}
-    windows = lambda length: {"extractor": {"use": "core.spectrogram", "hop": 0.01}, "steps": [{"use": "features.window", "length": length, "hop": 13}]}
+    windows = lambda length: {"extractor": {"use": "core.spectrogram", "hop": 0.01},
+        "steps": [{"use": "features.window", "length": length, "hop": 13}]}
     build = lambda length: mtcore.Experiment({
         "name": "w", "datasets": {"tones": {"reader": reader}}, "split": {"folds": 1, "validation": 0.2}, "inputs": {"main": windows(length)},
-        "model": {"trunk": {"use": "core.mlp", "hidden": [8]}}, "train": {"epochs": 1}, "report": {"reporters": []}}, tmp_path, cache=tmp_path / "cache")
+        "model": {"trunk": {"use": "core.mlp", "hidden": [8]}}, "train": {"epochs": 1}, "report": {"reporters": []}}, tmp_path,
+        cache=tmp_path / "cache")
     experiment = build(20)
     one, = experiment.run()
     data, log = one.data(), (one.folder.path / "run.log").read_text()

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mtcore.plugin import (Batch, Head, Loss, ParameterError, Representation, RepresentationShape, Statistics, Task,
-                           TrainingError, param)
+from mtcore.plugin import Batch, Head, Loss, ParameterError, Representation, RepresentationShape, Statistics, Task, TrainingError, param
 
 __all__ = ["Reconstruction", "ReconstructionError", "SiSdr"]
 

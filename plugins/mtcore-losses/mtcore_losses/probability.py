@@ -8,8 +8,8 @@ probabilities, so that neither value nor gradient breaks where a probability rou
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable
 
 import torch
 from torch import Tensor

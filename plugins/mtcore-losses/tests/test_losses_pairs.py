@@ -19,8 +19,21 @@ from torch.nn import functional as F
 
 import mtcore
 from mtcore.errors import ExperimentError
-from mtcore.plugin import (Batch, Clip, Event, Lazy, MtcoreError, ParameterError, Predictions, Reader, Representation, RepresentationShape,
-                           Statistics, Task, TrainingError)
+from mtcore.plugin import (
+    Batch,
+    Clip,
+    Event,
+    Lazy,
+    MtcoreError,
+    ParameterError,
+    Predictions,
+    Reader,
+    Representation,
+    RepresentationShape,
+    Statistics,
+    Task,
+    TrainingError,
+)
 
 LABELS, TAGS, EVENTS = Task.multiclass("c", "abcd"), Task.multilabel("m", "abc"), Task.events("e", "ab")
 BINARY, VALUE, ARRAY = Task.binary("b"), Task.regression("r"), Task.array("a", (2, 3))

@@ -14,8 +14,7 @@ from mtcore_losses.regression import Concordance, Huber
 from torch.nn import functional as F
 
 import mtcore
-from mtcore.plugin import (Batch, Clip, Event, Lazy, ParameterError, Reader, Representation, RepresentationShape, Statistics,
-                           Task, TrainingError)
+from mtcore.plugin import Batch, Clip, Event, Lazy, ParameterError, Reader, Representation, RepresentationShape, Statistics, Task, TrainingError
 from mtcore.testing import parametrize_checks
 
 LABELS, TAGS, EVENTS = Task.multiclass("c", "abcd"), Task.multilabel("m", "abc"), Task.events("e", "ab")

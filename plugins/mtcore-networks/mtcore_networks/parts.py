@@ -7,7 +7,7 @@ it at zero, which is also what convolutions and poolings see beyond the end of a
 from __future__ import annotations
 
 import math
-from typing import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn

@@ -10,8 +10,8 @@ import pytest
 import torch
 from mtcore_networks.views import SimClr, nt_xent
 
+from mtcore import Experiment
 from mtcore.builtin.trunks import Cnn, Mlp
-from mtcore.experiment.run import Experiment
 from mtcore.plugin import Named, ParameterError, Prepared, Preparer
 
 

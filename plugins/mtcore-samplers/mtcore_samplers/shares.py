@@ -8,8 +8,8 @@ epoch leaves unfinished goes on in the next epoch where it stopped.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Callable, Iterator
 
 import numpy as np
 

@@ -71,7 +71,8 @@ def test_rows_of_the_named_source_come_whole_and_those_of_a_longer_one_in_part()
 
 
 @settings(max_examples=40, deadline=None)
-@given(SIZES, st.integers(1, 16), st.sampled_from([Balanced(until="shortest"), Weighted(weights={"a": 3.0}, until="shortest"), Temperature(batches=2)]),
+@given(SIZES, st.integers(1, 16), st.sampled_from([Balanced(until="shortest"), Weighted(weights={"a": 3.0}, until="shortest"),
+    Temperature(batches=2)]),
        st.integers(1, 5))
 def test_a_source_that_an_epoch_leaves_unfinished_goes_on_in_the_next(sizes, batch_size, sampler, epochs):
     of = index(sizes)
@@ -129,7 +130,8 @@ def test_what_is_refused(sampler, says):
 def test_a_run_and_its_continuation(tmp_path, sampler):
     def run(runs, epochs):
         experiment = mtcore.Experiment({
-            "name": "s", "datasets": {"tones": {"reader": {"use": "core.tones", "count": 24}}, "chords": {"reader": {"use": "core.chords", "count": 40}}},
+            "name": "s", "datasets": {"tones": {"reader": {"use": "core.tones", "count": 24}},
+            "chords": {"reader": {"use": "core.chords", "count": 40}}},
             "inputs": {"main": {"extractor": "core.spectrogram", "steps": ["core.standardize"]}}, "split": {"folds": 1, "validation": 0.2},
             "model": {"trunk": {"use": "core.mlp", "hidden": [8]}}, "train": {"epochs": epochs, "batch_size": 8, "sampler": sampler},
             "report": {"reporters": []}}, tmp_path, tmp_path / runs, tmp_path / "cache")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Iterator, Literal, Sequence
+from typing import Literal
 
 import torch
 from torch.nn import functional as F
