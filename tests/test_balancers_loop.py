@@ -130,3 +130,14 @@ def test_scaled_losses_of_float16_reach_no_balancer(make, generated, balancer, t
     assert all(torch.allclose(value, low[key], atol=0.01) for key, value in full.items())
     assert not all(torch.equal(value, low[key]) for key, value in full.items())
     assert not any("left out" in line for line in (runs["float16"].folder.path / "run.log").read_text().splitlines())
+
+
+@pytest.mark.parametrize("balancer", ["balancers.moco", "balancers.db_mtl", "balancers.excess_mtl"])
+def test_updates_that_are_left_out_leave_nothing_in_balancers(make, generated, balancer):
+    """What comes into being with the first update is infinite then."""
+    run, = make(split={"folds": 1, "validation": 0.2}, datasets={"a": {"reader": generated(chosen=("label", "size"))}},
+                tasks={"label": {"weight": 1e3}},
+                train={"epochs": 6, "batch_size": 8, "balancer": balancer, "precision": "float16", "optimizer": {"use": "sgd", "lr": 1e-7}}).run()
+    assert "update 1 is left out" in (run.folder.path / "run.log").read_text()
+    state = checkpoint(run)
+    assert state["scaling"]["fitted"] and all(value.isfinite().all() for key in ("model", "balancing") for value in state[key].values())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from itertools import islice
@@ -162,16 +162,10 @@ class GradientRun:
             if setup.inspect and self.update % setup.inspect == 0:
                 for name, value in gradient_figures(losses, shared).items():
                     self._add(total, name, value, 1)
-            self._seed("balance", self.update)  # the same choices in all processes
-            try:
-                self.backward(losses, shared, output, batch, batch is micro[-1])
-            except (TrainingError, ValueError):  # of balancers, at infinite gradients
-                if not self.scaling.adapts:
-                    raise
-                failed = True
+            failed |= self._fails(self.backward, losses, shared, output, batch, batch is micro[-1])
         if not micro:  # at an epoch's end; the other processes' balancers wait for this one's
-            self._seed("balance", self.update)
-            setup.balancing.backward({}, shared, None, {})
+            failed = self._fails(setup.balancing.backward, {}, shared, None, {})
+        self.statistics.join()
         self._collect(further, shared)
         if not self.scaling.fit(self.parameters, failed):
             self.folder.log(f"update {self.update} is left out: a gradient is too large for float16; losses are scaled by {self.scaling.scale:g} now")
@@ -197,6 +191,17 @@ class GradientRun:
         """Gradients of one micro-batch."""
         self.setup.balancing.backward(losses, shared, getattr(output, "representation", None), batch.rows, last)
 
+    def _fails(self, backward: Callable[..., None], *given: Any) -> bool:
+        """Whether a balancer meets infinite gradients, which smaller ones of float16 will not be."""
+        self._seed("balance", self.update)  # the same choices in all processes
+        try:
+            backward(*given)
+        except (TrainingError, ValueError):
+            if not self.scaling.adapts:
+                raise
+            return True
+        return False
+
     def _forward(self, micro: Sequence[Batch]) -> Iterator[tuple[Batch, Any, dict[str, torch.Tensor]]]:
         """Each micro-batch with the model's output and the losses per row, with its own random choices."""
         self.statistics.start(self.micro_batches * self.parts)
@@ -206,7 +211,6 @@ class GradientRun:
             yield batch, *self.compute(batch)
             number, part = batch.place
             self.statistics.take(number % self.micro_batches * self.parts + part)
-        self.statistics.join()
 
     def _seed(self, *key: str | int) -> None:
         """Seed torch's generators for this purpose. (`torch.manual_seed` asks for all devices, which takes a fifth of a small update.)"""
@@ -221,6 +225,7 @@ class GradientRun:
         for _, _, values in self._forward(micro):
             for name, rows in values.items():
                 losses[name] = losses[name] + rows.sum() / counts[name]
+        self.statistics.join()
         return {name: self.setup.processes.total(loss) for name, loss in losses.items()}
 
     def _learned(self) -> list[torch.Tensor]:

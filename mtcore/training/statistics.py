@@ -56,4 +56,4 @@ class RunningStatistics:
     def _put(layer: nn.Module, number: int, values: Tensor) -> None:
         layer.num_batches_tracked.fill_(number)
         for buffer, part in zip((layer.running_mean, layer.running_var), values.chunk(2)):
-            buffer.copy_(part)
+            buffer.data.copy_(part)  # graphs that are held until the update's last micro-batch have it

@@ -141,7 +141,11 @@ class ByGramian(OfGradients):
 
 
 def simplex(values: np.ndarray, mass: float = 1.0) -> np.ndarray:
-    """The nearest point with no value below 0 and this sum (Duchi et al. 2008, "Efficient projections onto the l1-ball")."""
+    """The nearest point with no value below 0 and this sum (Duchi et al. 2008, "Efficient projections onto the l1-ball").
+    `TrainingError` for values that are not finite."""
+    if not np.isfinite(values).all():
+        raise TrainingError(f"expected finite weights of the tasks, found {values}: gradients are too large; lower the learning rate, or "
+                            "choose another train.balancer")
     values = values - values.max()  # what all have in common is without effect, but for rounding
     ordered = np.sort(values)[::-1]
     excess = (np.cumsum(ordered) - mass) / np.arange(1, len(values) + 1)

@@ -50,6 +50,7 @@ class Keeping(Balancing):
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.state = {name: value for name, value in self.state.items() if name in state}  # not what has come into being since
         for name, value in state.items():
             if name == "noted":
                 self.noted, self.shown = value.tolist()
