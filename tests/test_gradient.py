@@ -149,6 +149,17 @@ def test_out_of_memory_stops_or_halves(make, monkeypatch):
     assert all(torch.allclose(value, weights(plain)[key], atol=1e-5) for key, value in weights(run).items())
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's own, while it traces
+def test_a_compiled_network_goes_backward_for_each_task(make, generated, monkeypatch):
+    real, found = torch.compile, []
+    monkeypatch.setattr(torch, "compile", lambda model: real(model, backend="aot_eager"))  # a compiler is not everywhere
+    for compiled in (False, True):
+        run, = make(runs=f"compiled {compiled}", **ONE, datasets={"a": {"reader": generated(chosen=("label", "size"))}},
+                    train={"epochs": 1, "batch_size": 8, "inspect": 1, "compile": compiled}).run()
+        found.append(weights(run))
+    assert all(torch.allclose(value, found[1][key], atol=1e-6) for key, value in found[0].items())
+
+
 def test_compiled_is_near(make, monkeypatch):
     called = []
     monkeypatch.setattr(torch, "compile", lambda model: called.append(model) or model)  # a compiler is not everywhere
