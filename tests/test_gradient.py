@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 from mtcore.errors import DataError, ExperimentError, TrainingError
 from mtcore.plugin import Trunk, param
 from mtcore.training.gradient import GradientRun, load_checkpoint
+from mtcore.training.optimizers import freeze
 
 ONE = {"split": {"folds": 1, "validation": 0.2}}
 
@@ -207,3 +209,11 @@ def test_a_run_is_trained_by_one_process_at_a_time(make):
 def test_what_diverges_in_the_last_update_is_no_result(make):
     with pytest.raises(TrainingError, match="not finite for validation clips"):
         trained(make, "diverged", epochs=None, updates=1, optimizer={"use": "sgd", "lr": 1e35})
+
+
+def test_rates_thaw_nothing_that_the_network_keeps_frozen():
+    network = torch.nn.Sequential(torch.nn.Linear(2, 2).requires_grad_(False), torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+    freeze(network, {"1.*": SimpleNamespace(lr=0.1, frozen=False), "2.*": SimpleNamespace(lr=None, frozen=1)}, 1)
+    assert [p.requires_grad for p in network.parameters()] == [False, False, True, True, False, False]
+    freeze(network, {"2.*": SimpleNamespace(lr=None, frozen=1)}, 2)
+    assert [p.requires_grad for p in network.parameters()] == [False, False, True, True, True, True]
