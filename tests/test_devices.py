@@ -49,7 +49,8 @@ def ran(tmp_path, name, start, train):
 
 
 @pytest.mark.parametrize("train", ["average = 0.9\ninspect = 2", "balancer = 'balancers.uncertainty'\naccumulate = 2",
-                                   "balancer = 'balancers.moco'", "balancer = 'balancers.gradvac'"])
+                                   "balancer = 'balancers.moco'", "balancer = 'balancers.gradvac'",
+                                   "trainer = {use = 'lookahead.lookahead', every = 2}"])
 def test_on_a_device_as_on_the_cpu(tmp_path, train):
     found = {}
     for name, start in (("far", [FAR]), ("near", ["-m", "mtcore"])):

@@ -97,3 +97,15 @@ def test_another_run_decodes_no_clip_and_computes_no_feature(make, monkeypatch):
     calls.clear()
     [run] = make(split={"folds": 1}, train={"epochs": 1, "batch_size": 4}).run()
     assert run.folder.info["status"] == "done" and not calls
+
+
+def test_batches_read_at_a_time_are_no_more_than_memory_for_them(make, generated, monkeypatch):
+    """A short one says nothing of those behind it."""
+    run = make(datasets={"short": {"reader": generated()}, "long": {"reader": generated(seconds=5.0, offset=100)}}).runs()[0]
+    rows, made = run.data().rows("train"), []
+    size = max(rows.batch([row]).inputs["main"].nbytes for row in (0, len(rows) - 1))
+    monkeypatch.setattr("mtcore.preparing.data.AHEAD", 3 * size)
+    monkeypatch.setattr(rows, "batch", lambda some: made.append(some) or type(rows).batch(rows, some))
+    drawn = [[0], *([row] for row in range(len(rows) - 8, len(rows)))]
+    ahead = [len(made) - number for number, _ in enumerate(rows.batches(drawn))]
+    assert made == drawn and max(ahead) == 3

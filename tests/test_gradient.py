@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 from mtcore.errors import DataError, ExperimentError, TrainingError
 from mtcore.plugin import Trunk, param
 from mtcore.training.gradient import GradientRun, load_checkpoint
+from mtcore.training.optimizers import freeze
 
 ONE = {"split": {"folds": 1, "validation": 0.2}}
 
@@ -150,6 +152,17 @@ def test_out_of_memory_stops_or_halves(make, monkeypatch):
     assert all(torch.allclose(value, weights(plain)[key], atol=1e-5) for key, value in weights(run).items())
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's own, while it traces
+def test_a_compiled_network_goes_backward_for_each_task(make, generated, monkeypatch):
+    real, found = torch.compile, []
+    monkeypatch.setattr(torch, "compile", lambda model: real(model, backend="aot_eager"))  # a compiler is not everywhere
+    for compiled in (False, True):
+        run, = make(runs=f"compiled {compiled}", **ONE, datasets={"a": {"reader": generated(chosen=("label", "size"))}},
+                    train={"epochs": 1, "batch_size": 8, "inspect": 1, "compile": compiled}).run()
+        found.append(weights(run))
+    assert all(torch.allclose(value, found[1][key], atol=1e-6) for key, value in found[0].items())
+
+
 def test_compiled_is_near(make, monkeypatch):
     called = []
     monkeypatch.setattr(torch, "compile", lambda model: called.append(model) or model)  # a compiler is not everywhere
@@ -197,3 +210,11 @@ def test_a_run_is_trained_by_one_process_at_a_time(make):
 def test_what_diverges_in_the_last_update_is_no_result(make):
     with pytest.raises(TrainingError, match="not finite for validation clips"):
         trained(make, "diverged", epochs=None, updates=1, optimizer={"use": "sgd", "lr": 1e35})
+
+
+def test_rates_thaw_nothing_that_the_network_keeps_frozen():
+    network = torch.nn.Sequential(torch.nn.Linear(2, 2).requires_grad_(False), torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+    freeze(network, {"1.*": SimpleNamespace(lr=0.1, frozen=False), "2.*": SimpleNamespace(lr=None, frozen=1)}, 1)
+    assert [p.requires_grad for p in network.parameters()] == [False, False, True, True, False, False]
+    freeze(network, {"2.*": SimpleNamespace(lr=None, frozen=1)}, 2)
+    assert [p.requires_grad for p in network.parameters()] == [False, False, True, True, True, True]

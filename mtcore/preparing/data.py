@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
-from itertools import islice, product
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -272,10 +272,14 @@ class Rows(torch.utils.data.Dataset):
 
     def batches(self, drawn: Iterable[Sequence[int]], workers: int = 0) -> Iterator[Batch]:
         """A batch for each list of rows, in order; `workers` processes prepare them ahead, to the same bits."""
-        drawn, ahead = iter(drawn), 1
-        while not workers and (some := list(islice(drawn, ahead))):
-            found = [self.batch(rows) for rows in some]  # several in a row are faster: what they need stays in the processor's cache
-            ahead = max(1, min(10, AHEAD // max(1, sum(one.nbytes for one in found[-1].inputs.values()))))
+        drawn, most = iter(drawn), 1  # the first one is waited for
+        while not workers and (some := next(drawn, None)) is not None:
+            found, held = [], 0
+            while some is not None:
+                found.append(self.batch(some))  # several in a row are faster: what they need stays in the processor's cache
+                held += sum(one.nbytes for one in found[-1].inputs.values())
+                some = next(drawn, None) if len(found) < most and held < AHEAD else None
+            most = 10
             while found:
                 yield found.pop(0)
         if not workers:

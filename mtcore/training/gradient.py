@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch._functorch import config as functorch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..errors import TrainingError
@@ -49,6 +50,7 @@ class GradientRun:
     def run(self, model: torch.nn.Module, data: RunData, folder: RunFolder, setup: Setup) -> None:
         self.model, self.data, self.folder, self.setup, self.heads = model.to(setup.device), data, folder, setup, dict(setup.heads)
         self.forward = torch.compile(model) if setup.compile else model
+        functorch.donated_buffer = functorch.donated_buffer and not setup.compile  # a graph may go backward for one task after the other
         self.averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(setup.average)) if setup.average else None
         self.rows = {part: data.rows(part) for part in ("train", "validation", "test")}
         for line in (line for rows in self.rows.values() for line in rows.dropped):

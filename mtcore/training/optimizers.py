@@ -76,8 +76,8 @@ def freeze(model: torch.nn.Module, patterns: Mapping[str, Any], epoch: int) -> N
         if not any(fnmatchcase(name, pattern) for name in names):
             raise ExperimentError(f"train.parameters: no parameter's name fits {pattern!r}; there are {', '.join(names[:8])}, …")
     for name, parameter in model.named_parameters() if patterns else ():
-        frozen = getattr(_fitting(name, patterns), "frozen", False)
-        parameter.requires_grad_(not (frozen is True or epoch <= frozen))
+        if frozen := getattr(_fitting(name, patterns), "frozen", False):  # else what the network itself keeps frozen stays so
+            parameter.requires_grad_(not (frozen is True or epoch <= frozen))
     if patterns and not any(parameter.requires_grad for parameter in model.parameters()):
         raise ExperimentError(f"train.parameters: nothing is left that learns in epoch {epoch}: all parameters are frozen")
 

@@ -30,7 +30,7 @@ class LookaheadRun(GradientRun):
         self.options = options
 
     def run(self, model, data, folder, setup):
-        self.slow = [parameter.detach().clone() for parameter in model.parameters()]
+        self.slow = [parameter.detach().to(setup.device, copy=True) for parameter in model.parameters()]
         super().run(model, data, folder, setup)
 
     @torch.no_grad()
