@@ -218,3 +218,8 @@ def test_rates_thaw_nothing_that_the_network_keeps_frozen():
     assert [p.requires_grad for p in network.parameters()] == [False, False, True, True, False, False]
     freeze(network, {"2.*": SimpleNamespace(lr=None, frozen=1)}, 2)
     assert [p.requires_grad for p in network.parameters()] == [False, False, True, True, True, True]
+
+
+def test_no_checkpoint_holds_weights_that_are_not_finite(make):
+    with pytest.raises(TrainingError, match="weights are not finite after update 1 .*The last good checkpoint is"):
+        make(runs="far", **ONE, train={"epochs": 1, "batch_size": 8, "save": {"updates": 1}, "optimizer": {"use": "sgd", "lr": 1e38}}).run()

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from torch import nn
 
 from mtcore.progress import Progress
 from mtcore.training.gradient import load_checkpoint
+from mtcore.training.statistics import RunningStatistics
 
 FILE = """
 name = "spread"
@@ -80,6 +85,48 @@ def test_two_processes_are_one_with_the_same_global_batch(tmp_path, environment,
     assert one.keys() == two.keys() and all(torch.allclose(one[key], two[key], atol=near) for key in one)
     assert figures.keys() == others.keys()
     assert all(figures[key] == pytest.approx(others[key], rel=100 * near, abs=10 * near) for key in figures if key[3] == "loss")
+
+
+class Thread:
+    """One of two processes that are threads of this one."""
+
+    count = 2
+    barrier, values = threading.Barrier(2), {}
+
+    def __init__(self, rank):
+        self.rank = rank
+
+    def total(self, values):
+        self.values[self.rank] = values
+        self.barrier.wait()
+        found = self.values[0] + self.values[1]
+        self.barrier.wait()
+        return found
+
+
+@pytest.mark.parametrize("layer", [nn.BatchNorm1d(3), nn.BatchNorm1d(3, momentum=None), nn.BatchNorm1d(3, momentum=0.7, affine=False),
+                                   nn.InstanceNorm1d(3, track_running_stats=True)], ids=str)
+def test_running_statistics_of_two_processes_are_those_of_one(layer):
+    """Updates of 5, 3 and 1 micro-batches, the even ones of which belong to the first process."""
+    torch.manual_seed(0)
+    updates = [[3 * torch.randn(4, 3, 6) + i for i in range(number)] for number in (5, 3, 1)]
+    alone, layers = copy.deepcopy(layer), [copy.deepcopy(layer) for _ in range(2)]
+    for batch in (batch for update in updates for batch in update):
+        alone(batch)
+
+    def train(rank):
+        statistics = RunningStatistics(layers[rank], Thread(rank))
+        for update in updates:
+            statistics.start(len(update))
+            for place in range(rank, len(update), 2):
+                layers[rank](update[place])
+                statistics.take(place)
+            statistics.join()
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(train, range(2)))
+    for one in layers:
+        assert all(torch.allclose(value, one.state_dict()[key], atol=1e-6) for key, value in alone.state_dict().items())
 
 
 def test_a_killed_worker_and_a_restart_continue(tmp_path, environment):

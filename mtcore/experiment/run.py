@@ -106,7 +106,7 @@ class Run:
         reporters = [builder.make("reporter", value, f"report.reporters[{i}]")
                      for i, value in enumerate(self.config.report.reporters)]
         watched = [train.stop.on] if isinstance(train.stop.on, str) else train.stop.on
-        watched = [] if watched == ["loss"] else watched
+        watched = [] if watched == ["loss"] else watched or [""]
         for one in watched:
             if one.partition(".")[0] not in self.experiment.tasks or not one.partition(".")[2]:
                 raise ExperimentError(f"train.stop.on: expected loss, or TASK.FIGURE (or a list of some) with a task out of "

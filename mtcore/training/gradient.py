@@ -29,7 +29,7 @@ from .checkpoint import KEPT, Checkpoints, copied, load_checkpoint
 from .evaluate import figures, outputs_of, predict
 from .inspecting import gradient_figures
 from .optimizers import build_optimizer, build_schedule, freeze
-from .scaling import Scaling
+from .scaling import Scaling, finite
 from .setup import Setup, check_watched
 from .statistics import RunningStatistics
 
@@ -381,6 +381,9 @@ class GradientRun:
     def _save(self, name: str, partial: tuple[dict[str, list], int] | None = None) -> None:
         """`partial`: sums of losses and number of updates of an epoch that has not ended, of each process."""
         self.saved, setup = time.monotonic(), self.setup
+        if not finite(self.model.parameters()):
+            raise TrainingError(f"{self.folder.path.name}: weights are not finite after update {self.update} (epoch {self.epoch}); lower the "
+                                f"learning rate. The last good checkpoint is {self.folder.checkpoint('last')}")
         averaged = {} if self.averaged is None else {"learned": self.model.state_dict(), "averages": self.averaged.n_averaged}
         partials = setup.processes.gathered(partial)
         state = {"epoch": self.epoch - (partial is not None), "update": self.update, "best": self.best, "best_epoch": self.best_epoch,

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
-__all__ = ["Scaling"]
+__all__ = ["Scaling", "finite"]
 
 FIRST, LARGEST, PATIENCE = 2.0**16, 2.0**24, 2000
 """`torch.amp.GradScaler`'s first factor and updates until it is doubled."""
+
+
+def finite(tensors: Iterable[Tensor | None]) -> bool:
+    return math.isfinite(torch.nn.utils.get_total_norm([one.detach() for one in tensors if one is not None]).item())
 
 
 class Scaling:
@@ -38,8 +42,7 @@ class Scaling:
 
     def fit(self, parameters: Sequence[Tensor], failed: bool) -> bool:
         """Whether the gradients are finite, or would not become so; else the next scale is half of this one."""
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        if self.adapts and (failed or not math.isfinite(torch.nn.utils.get_total_norm(gradients).item())):
+        if self.adapts and (failed or not finite(parameter.grad for parameter in parameters)):
             self.scale, self.fitted = self.scale / 2, 0
             return False
         self.fitted += 1

@@ -108,6 +108,7 @@ class StagesRun(GradientRun):
         free = {name for name, task in data.tasks.items() if task.kind == "none"}
         self.has, self.batches, self.stage = [has[d][c] | free for d, c, _ in rows.index], setup.batches, None
         self.patterns, self.unused = setup.parameters, None
+        self.learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
         epochs = sum(stage.epochs for stage in self.stages)
         super().run(model, data, folder, replace(setup, batches=self.drawn, epochs=epochs, updates=None))
 
@@ -146,7 +147,8 @@ class StagesRun(GradientRun):
             self.unused = self.setup.balancing
         self.setup.balancing = deepcopy(self.unused, {id(self.setup.processes): self.setup.processes})
         self.setup.parameters = {**dict.fromkeys(stage.freeze, SimpleNamespace(frozen=True, lr=None)), **self.patterns}
-        self.model.requires_grad_(True)
+        for parameter in self.learning:  # what the network itself keeps frozen stays so
+            parameter.requires_grad_(True)
         freeze(self.model, self.setup.parameters, self.first(stage))
         self.still = [module for name, module in self.model.named_modules() if isinstance(module, nn.modules.batchnorm._NormBase)
                       and frozen(f"{name}.running_mean", stage)]

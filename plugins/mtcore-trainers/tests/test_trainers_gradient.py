@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import dataclass
 
 import pytest
 import torch
 from mtcore_trainers.adversarial import Reverse
 from mtcore_trainers.batches import only
 
-from mtcore.plugin import Batch, MtcoreError
+from mtcore.plugin import Batch, MtcoreError, Representation, Trunk
 from mtcore.training.gradient import load_checkpoint
 
 TWO = {"a": {"chosen": ("label", "size"), "missing": 3}, "b": {"chosen": ("tags",), "offset": 100, "clips_": 24}}
@@ -251,3 +252,25 @@ def test_rates_of_stages_and_of_patterns_are_multiplied(make, seen):
     assert {rates[id(value)] for name, value in named.items() if name.startswith("trunks")} == {0.005}
     assert {rates[id(value)] for name, value in named.items() if name.startswith("heads")} == {0.05}
     assert all(value.requires_grad != name.startswith("heads.size") for name, value in named.items())
+
+
+class Kept(torch.nn.Module):
+    def __init__(self, values):
+        super().__init__()
+        self.fixed, self.free = torch.nn.Linear(values, 4).requires_grad_(False), torch.nn.Linear(4, 4)
+
+    def forward(self, inputs, lengths=None):
+        return Representation(self.free(self.fixed(inputs["main"].mean((1, 3)))))
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptFrozen(Trunk):
+    def build(self, shapes):
+        return Kept(shapes["main"][1])
+
+
+def test_stages_thaw_nothing_that_the_network_itself_keeps_frozen(make):
+    run, = make(STAGES, TWO, {"epochs": None}, model={"trunk": KeptFrozen()}).run()
+    first, last = run.model(run.data()).state_dict(), load_checkpoint(run.folder.checkpoint("last"))["model"]
+    assert torch.equal(first["trunks.main.fixed.weight"], last["trunks.main.fixed.weight"])
+    assert not torch.equal(first["trunks.main.free.weight"], last["trunks.main.free.weight"])
