@@ -67,6 +67,14 @@ def test_experiments_are_valid(path, block, registry, tmp_path):
                 assert value is None or builder.make(kind, value, f"tasks.{name}")
 
 
+@pytest.mark.parametrize("path", sorted(ROOT.glob("plugins/*/README.md")), ids=lambda path: path.parent.name)
+def test_components_in_a_plugins_readme_exist(path, registry):
+    known = {part for kind in loader.KINDS for full, _ in registry.specs(kind) for part in (full, full.partition(".")[2])}
+    blocks = re.findall(r"(?:^    .*\n)+|^```toml\n.*?^```", path.read_text(encoding="utf-8"), re.M | re.S)
+    keys = r"\b(?:use|extractor|trunk|reader|sampler|balancer|trainer|loss|head) = \"([\w.]+)\""
+    assert not [name for block in blocks for name in re.findall(keys, block) if name not in known]
+
+
 def test_readme_and_experiment_page_have_an_experiment():
     assert {"README.md", "experiment.md"} <= {path.name for path, _ in EXPERIMENTS}
 

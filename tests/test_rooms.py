@@ -14,7 +14,7 @@ ROOMS = ["errors", "clip", "task", "progress", "streams", "plugin", "runfolder",
          "reporting", "training", "experiment", "testing", "cli"]
 """A room may import those before it in this list and itself. A run folder gives back the API's `Predictions`, so it lies below
 plugin."""
-MOST = 7800
+MOST = 7900
 """Code lines of the core: no blanks, comments, docstrings; without testing/."""
 
 CORE = sorted((ROOT / "mtcore").rglob("*.py"))

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from mtcore import Experiment
 from mtcore.builtin.examples import make_csv
 from mtcore.cli import main
-from mtcore.errors import ExperimentError, LeakError
+from mtcore.errors import ClipError, ExperimentError, LeakError
 from mtcore.experiment.finding import trained_on
 from mtcore.experiment.stored import RunOutputs, StoredRun
 from mtcore.extracting.chain import Array
@@ -423,3 +423,9 @@ def test_trunks_may_be_called_like_what_a_module_has(make):
     data = run.data()
     batch = data.rows("train").batch(range(2))
     assert list(run.model(data).train()(batch.inputs).representation) == ["half", "training"]
+
+
+def test_a_recording_of_other_channels_is_told_with_what_the_run_has_learned_from(trained):
+    stored = StoredRun(trained.folder.path)
+    with pytest.raises(ClipError, match=r"input main is of shape \[2, .*learned from \[1, .*mono"):
+        stored.predict(Array(np.random.default_rng(0).standard_normal((2, 1000), dtype=np.float32), 2000.0))

@@ -24,7 +24,7 @@ DEMO = {
 
 experiment_argument = click.argument("experiment", type=click.Path(dir_okay=False, path_type=Path))
 set_option = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key; the value is TOML, else text.")
-jobs_option = click.option("--jobs", type=int, help="So many threads extract, and so many runs train at a time; default: 1.")
+jobs_option = click.option("--jobs", type=click.IntRange(min=1), help="So many threads extract, and so many runs train at a time; default: 1.")
 
 
 def opened(path: Path, overrides=(), **options):

@@ -72,7 +72,7 @@ def _check_run(experiment: Experiment, run: Run, clips: int) -> list[str]:
               for name, raw in (output if isinstance(output, Mapping) else output.tasks).items()}
     sum(losses.values()).backward()
     predictions, means = predict(model, setup.heads, setup.losses, rows, len(batch.clips))
-    for text in check_watched(setup.watched, figures(predictions, means, setup.metrics)):
+    for text in check_watched(setup.watched, figures(predictions, means, setup.metrics), data.tasks):
         lines.append(f"warning: {run.variation.name}: of these few clips, {text}")
     rates = sorted({rate for inputs in data.inputs.values() for name in data.names for rate in inputs[name].chain.rates})
     if len(rates) > 1:

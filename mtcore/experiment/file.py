@@ -260,7 +260,7 @@ def _filled(kind: Any, value: Any, path: str) -> Any:
     known = {field.name.rstrip("_"): field for field in dataclasses.fields(kind)}  # as_, since Python has taken `as`
     for key in value:
         if key not in known:
-            spelling = near(repr(key), map(repr, known)) or f"; known: {', '.join(known)}"
+            spelling = near(key, known) or f"; known: {', '.join(known)}"
             raise ExperimentError(f"{below[key]}: unknown key{spelling}")
     for key, one in known.items():
         if key not in value and one.default is one.default_factory is dataclasses.MISSING:

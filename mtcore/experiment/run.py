@@ -164,7 +164,7 @@ class Run:
         except BaseException as error:
             if folder.info:
                 folder.update_info(status="interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
-                folder.log(f"{'interrupted' if isinstance(error, KeyboardInterrupt) else 'failed'}: {error}")
+                folder.log("interrupted" if isinstance(error, KeyboardInterrupt) else f"failed: {error}")
             raise
         finally:
             torch.set_num_threads(threads)

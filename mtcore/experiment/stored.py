@@ -229,7 +229,13 @@ class StoredRun:
         return self._predict({"clip": audio} if isinstance(audio, Array) else {str(audio): Array(*decode(audio))}, self.heads)
 
     def _predict(self, arrays: Mapping[str, Array], heads: Mapping[str, Head]) -> dict[str, Predictions]:
-        rows = self.data(arrays).rows("test")
+        data = self.data(arrays)
+        for name, shape in data.check_shapes().items():
+            known = tuple(self.info["shapes"][name])
+            if shape[:-1] != known[:-1]:  # the last one may be a length in time
+                raise ClipError(f"input {name} is of shape {list(shape)}, the run has learned from {list(known)}: other channels or another "
+                                "rate; convert the recording, or put mono and resample into the experiment's signal.steps")
+        rows = data.rows("test")
         for name, task in self.tasks.items():
             for c, encoded in enumerate(rows.data.encoded[self.dataset] if task.framed and task.kind == "array" else ()):
                 row = int(np.flatnonzero(rows.index[:, 1] == c)[-1])  # a target as long as the rows: what has none is left out

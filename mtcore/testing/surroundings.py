@@ -107,9 +107,13 @@ def names_encodings(subject: Subject) -> None:
         if "b" not in mode and encoding in (None, "locale") and isinstance(file, (str, os.PathLike)):
             path = Path(os.fsdecode(file)).absolute()
             without.update([path.relative_to(subject.root).as_posix()] if path.is_relative_to(subject.root) else [])
-        return opened(file, mode, buffering, encoding, *rest, **others)
+        return opened(file, mode, buffering, None if encoding == "locale" else encoding, *rest, **others)
 
-    with mock.patch.object(builtins, "open", watched), mock.patch.object(io, "open", watched):
+    def named(encoding: str | None, stacklevel: int = 2) -> str:  # pathlib's, which says "utf-8" where Python runs in its UTF-8 mode
+        return encoding or "locale"
+
+    with (mock.patch.object(builtins, "open", watched), mock.patch.object(io, "open", watched),
+          mock.patch.object(io, "text_encoding", named)):
         told(subject.component, subject.root)
     expect(not without, f'opened without an encoding: {", ".join(sorted(without)[:5])}; write encoding="utf-8", or use table')
 

@@ -82,6 +82,8 @@ class GradientRun:
                         self._smaller_batches(error)
                     else:
                         self.epoch_done()
+                why = "" if self.update >= self.limit else f", as validation has not improved for {setup.patience} epochs"
+                folder.log(f"trained for {self.epoch} epochs{why}; the best one is {self.best_epoch}")
                 self.checkpoints.wait()
                 setup.processes.wait()  # until what all are about to read is written
                 self.finish()
@@ -325,7 +327,7 @@ class GradientRun:
         figures_ = found.get("validation")
         if not figures_:
             return None
-        for text in check_watched(self.setup.watched, figures_) if self.epoch == 1 else ():
+        for text in check_watched(self.setup.watched, figures_, self.data.tasks) if self.epoch == 1 else ():
             self.folder.log(f"warning: {text}, which counts as worse than any other value where it is undefined")
         values = []
         for task, _, name in (one.partition(".") for one in self.setup.watched or [f"{task}.loss" for task, v in figures_.items() if "loss" in v]):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..errors import ExperimentError
-from ..plugin import Named, Prepared, Step
+from ..plugin import Named, Prepared, Step, Task
 from ..plugin.loader import near
 from ..progress import Progress
 from .processes import Processes
@@ -54,14 +54,15 @@ class Setup:
     processes: Processes = field(default_factory=Processes)
 
 
-def check_watched(watched: Sequence[str], figures_: Mapping[str, Mapping[str, float]]) -> list[str]:
+def check_watched(watched: Sequence[str], figures_: Mapping[str, Mapping[str, float]], tasks: Mapping[str, Task]) -> list[str]:
     """What is to be said where the task in "TASK.FIGURE" has figures, but not this one: it may be undefined here, or be written otherwise.
-    `ExperimentError` where one is written almost like it."""
+    `ExperimentError` where one is written almost like it. A label's figure is "FIGURE/LABEL"."""
     found = []
     for task, _, name in (one.partition(".") for one in watched):
-        known = {key.partition("/")[0] for key in figures_.get(task, ())}
-        if known and name.partition("/")[0] not in known:
+        known = {key if "/" not in key else f"{key.partition('/')[0]}/LABEL" for key in figures_.get(task, ())}
+        figure, slash, label = name.partition("/")
+        if known and not (f"{figure}/LABEL" in known and label in tasks[task].labels if slash else name in known):
             found.append(f"train.stop.on: task {task} has the figures {', '.join(sorted(known))}; found {name!r}")
-            if close := near(name.partition("/")[0], known):
+            if close := near(name, known) or near(figure, {key.partition("/")[0] for key in known if "/" in key}).replace("?", "/LABEL?"):
                 raise ExperimentError(found[-1] + close)
     return found
