@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 
 from mtcore import Experiment
@@ -445,3 +447,18 @@ def test_setting_what_is_varied_is_an_error(tmp_path):
         Experiment.from_file(tmp_path / "e.toml", {'train.parameters."*".lr': "3"})
     with pytest.raises(ExperimentError, match="--set train.epochs: the file varies it"):
         Experiment.from_file(tmp_path / "e.toml", {"train.epochs": "3"})
+
+
+def test_mixed_rates_are_told_when_features_are_extracted(tmp_path):
+    """`check` looks at a few clips only."""
+    rows = ["path,label"]
+    for i in range(12):
+        rate = 16000 if i == 7 else 8000
+        soundfile.write(tmp_path / f"{i}.wav", np.random.default_rng(i).standard_normal(rate // 4) * 0.1, rate)
+        rows.append(f"{i}.wav,{'ab'[i % 2]}")
+    (tmp_path / "index.csv").write_text("\n".join(rows) + "\n")
+    experiment = Experiment({"name": "rates", "datasets": {"mine": {"reader": "core.csv", "root": str(tmp_path)}},
+                             "inputs": {"main": {"extractor": {"use": "core.spectrogram"}}}, "split": {"folds": 1},
+                             "model": {"trunk": "core.cnn"}}, tmp_path, cache=tmp_path / "cache")
+    experiment.extract()
+    assert any("8000, 16000 Hz" in line for line in experiment.corpus.notes)

@@ -248,6 +248,12 @@ class Experiment:
         wanted = self.wanted(self.runs() if runs is None else runs)
         failed = {key: str(error) for key, error in fill(wanted, self.jobs, self.progress).items()}
         self.processes.wait()
+        for one in wanted:
+            if len(rates := sorted(one.chain.rates)) > 1:
+                line = (f"warning: of one dataset, recordings come to the extractor with {', '.join(f'{rate:g}' for rate in rates)} Hz, so that the "
+                        "same bin may be another frequency; add resample to signal.steps")
+                self.progress.say(line)
+                self.corpus.notes.append(line)
         self._refuse(self.corpus.bad | {message: message for message in failed.values()})
         told = list(self.corpus.bad.values()) + list(failed.values())
         if told:

@@ -71,6 +71,8 @@ class GradientRun:
         self.parts, self.current = 1, Batch({}, {}, {}, [])
         self.checkpoints, self.saved = Checkpoints(), time.monotonic()
         self.resume()
+        if setup.patience is not None and not len(self.rows["validation"]):
+            folder.log("warning: train.stop.patience is without effect, as there is no validation part")
         setup.reporters.run_started(folder.info)
         try:
             with torch.random.fork_rng(devices=[setup.device.index] * (setup.device.type != "cpu"), device_type=setup.device.type):
