@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .plan import Experiment
     from .run import Run
 
-__all__ = ["check_experiment"]
+__all__ = ["check_experiment", "mixed_rates"]
 
 
 def check_experiment(experiment: Experiment, clips: int) -> list[str]:
@@ -74,14 +74,19 @@ def _check_run(experiment: Experiment, run: Run, clips: int) -> list[str]:
     predictions, means = predict(model, setup.heads, setup.losses, rows, len(batch.clips))
     for text in check_watched(setup.watched, figures(predictions, means, setup.metrics), data.tasks):
         lines.append(f"warning: {run.variation.name}: of these few clips, {text}")
-    rates = sorted({rate for inputs in data.inputs.values() for name in data.names for rate in inputs[name].chain.rates})
-    if len(rates) > 1:
-        lines.append(f"warning: {run.variation.name}: recordings come to the extractor with {', '.join(f'{rate:g}' for rate in rates)} Hz, so that "
-                     "the same bin may be another frequency; add resample to signal.steps")
+    rates = {rate for inputs in data.inputs.values() for name in data.names for rate in inputs[name].chain.rates}
+    lines += [f"warning: {run.variation.name}: {line}" for line in mixed_rates(rates)]
     shapes = ", ".join(f"{name} {list(tensor.shape[1:])}" for name, tensor in batch.inputs.items())
     lines.append(f"{run.variation.name}: rows {shapes}; {sum(p.numel() for p in model.parameters()):,} parameters; first losses "
                  + ", ".join(f"{name} {float(value.detach()):.3g}" for name, value in losses.items()))
     return lines
+
+
+def mixed_rates(rates: Iterable[float]) -> list[str]:
+    """What is to be said where an extractor has met several sampling rates, in Hz."""
+    met = sorted(set(rates))
+    return [f"recordings come to the extractor with {', '.join(f'{rate:g}' for rate in met)} Hz, so that the same bin may be another "
+            "frequency; add resample to signal.steps"] if len(met) > 1 else []
 
 
 def few(corpus: Corpus, clips: int, dataset: Dataset, chain: Chain, parts: np.ndarray) -> Input:

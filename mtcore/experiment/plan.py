@@ -32,7 +32,7 @@ from ..streams import stream
 from ..training.optimizers import depends_on_length
 from ..training.processes import Processes
 from .build import Builder
-from .check import check_experiment
+from .check import check_experiment, mixed_rates
 from .corpus import Corpus, read_corpus
 from .file import Config, check_among, load, parse, resolve_path
 from .finding import find_run, stretch
@@ -248,10 +248,8 @@ class Experiment:
         wanted = self.wanted(self.runs() if runs is None else runs)
         failed = {key: str(error) for key, error in fill(wanted, self.jobs, self.progress).items()}
         self.processes.wait()
-        for one in wanted:
-            if len(rates := sorted(one.chain.rates)) > 1:
-                line = (f"warning: of one dataset, recordings come to the extractor with {', '.join(f'{rate:g}' for rate in rates)} Hz, so that the "
-                        "same bin may be another frequency; add resample to signal.steps")
+        for line in dict.fromkeys(f"warning: {line}" for one in wanted for line in mixed_rates(one.chain.rates)):
+            if line not in self.corpus.notes:
                 self.progress.say(line)
                 self.corpus.notes.append(line)
         self._refuse(self.corpus.bad | {message: message for message in failed.values()})

@@ -419,8 +419,9 @@ class Balancing:
                  last: bool = True) -> None:
         """Add to `.grad`. Called once per micro-batch; each loss is the sum over the micro-batch's rows divided by the number of
         rows of the whole update, so that the micro-batches' losses add up to the update's mean. `losses` holds only the tasks that
-        the micro-batch has. `last`: whether it is the update's last one; what is combined once per update is combined then. Random
-        choices take torch's global generator, which the loop seeds before each update: nothing random is part of the state."""
+        the micro-batch has: none in a process that has no micro-batch of an update, where others have. `last`: whether it is the
+        update's last one; what is combined once per update is combined then. Random choices take torch's global generator, which the
+        loop seeds before each update: nothing random is part of the state."""
         raise NotImplementedError
 
     def parameters(self) -> Iterable[Tensor]:
