@@ -114,7 +114,7 @@ def test_a_dataset_for_training_only(make, generated):
     """All its clips are trained on, in every fold; the others' folds are drawn as ever."""
     both = {"a": {"reader": generated()}, "b": {"reader": generated(offset=100), "parts": ["train"]}}
     experiment = make(datasets=both)
-    for _fold, parts in enumerate(experiment.corpus.parts.folds):
+    for parts in experiment.corpus.parts.folds:
         assert set(parts["b"].tolist()) == {0} and set(parts["a"].tolist()) == {0, 1, 2}
 
 

@@ -86,7 +86,7 @@ def test_no_component_is_divided_and_each_is_tested_once(drawn, folds, validatio
     assume(all(len(set(some)) >= max(folds, 2) for some in components))
     order = data.draw(st.permutations(datasets))
     parts = draw(*order, folds=folds, test=0.3, validation=validation, seed=seed)
-    for _some, (name, component) in zip(datasets, zip([d.name for d in datasets], components)):
+    for name, component in zip([d.name for d in datasets], components):
         part = per_fold(parts, name)
         assert ((part >= TRAIN) & (part <= TEST)).all()
         assert (np.sum(part == TEST, axis=0) == 1).all() if folds > 1 else True

@@ -44,7 +44,7 @@ def trained(make, generated):
 
 
 def predictions(run, stored):
-    for _part, tasks in run.folder.load_predictions(stored.checkpoint).items():
+    for tasks in run.folder.load_predictions(stored.checkpoint).values():
         for task, found in tasks.items():
             for i, name in enumerate(found.clips[:4]):
                 yield task, stored.predict(clip(run, name))[task], found.scores[i], found.decided[i]

@@ -255,7 +255,7 @@ class Rows(torch.utils.data.Dataset):
 
     def sampler_index(self) -> SamplerIndex:
         data, columns = self.data, {}
-        for name, _task in data.tasks.items():
+        for name in data.tasks:
             values = [encoded.get(name, -1) for encoded in self.targets]
             columns[name] = np.array([v if isinstance(v, int) else v[0] if isinstance(v, tuple) and len(v) == 1 and isinstance(v[0], int) else -1
                                       for v in values], np.int64)
